@@ -1,0 +1,49 @@
+# Batch: rows of several requests that run together. Formed on the loop thread, executed on an executor's thread (or inline), completed
+# on the loop thread. While it runs its requests keep their bytes alive, whatever happens to their callers.
+#
+# The one copy of a tensor: gather() puts each member's rows into the batch's arrays.
+from libc.stdint cimport int64_t
+
+from gateway.native.body cimport Body
+from gateway.native.request cimport Request
+from gateway.native.signature cimport Signature
+
+
+cdef enum Release:            # why a batch was let go
+    RELEASE_WAIT = 0          # not yet
+    RELEASE_FULL = 1
+    RELEASE_IDLE = 2          # an executor was free, and there is no delay to wait for
+    RELEASE_DELAY = 3         # the oldest has waited max_delay
+    RELEASE_DEADLINE = 4      # waiting longer would miss a deadline
+    N_RELEASES = 5
+
+
+cdef struct Slice:            # rows of one member
+    int64_t first, n_rows
+
+
+cdef class Batch:
+    cdef readonly Signature signature
+    cdef object lane                    # back to its Lane
+    cdef list members                   # Requests
+    cdef Slice* slices                  # owned, one a member
+    cdef int n_members, capacity
+    cdef readonly int64_t n_rows
+    cdef size_t nbytes
+    cdef Release reason
+    cdef list results                   # one a member: Body, (code, text), or the arrays of a part
+    cdef readonly list errors           # exceptions for the log
+    cdef readonly int64_t cost_us       # processor or wall time of the execution
+    cdef bint counts_cpu                # cost_us is thread processor time
+
+    cdef int add(self, Request request, int64_t first, int64_t n_rows) except -1
+    cdef int perform(self, object run) except -1            # fills results
+
+    cdef int _run(self, object run, int low, int high) except -1
+    cdef list _gather(self, int low, int high)
+    cdef object _gather_strings(self, int index, int low, int high, Py_ssize_t* dims)
+    cdef int _check(self, list outputs, int64_t n_rows) except -1
+    cdef int _scatter(self, list outputs, int low, int high) except -1
+
+
+cdef Body encode_rows(Request request, list outputs, int64_t first, int64_t n_rows)

@@ -1,0 +1,283 @@
+"""A batch: gathered, run, halved when it fails, encoded."""
+cimport cython
+cimport numpy as cnp
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy
+
+from gateway.native cimport counters
+from gateway.native.body cimport Body
+from gateway.native.clock cimport monotonic_us, thread_cpu_us
+from gateway.native.codec cimport OutputView, encode_response
+from gateway.native.datatype cimport DT_BYTES
+from gateway.native.refusal cimport INTERNAL
+from gateway.native.request cimport Request, TensorRef
+from gateway.native.signature cimport MAX_DIMS, Signature, TensorSpec
+
+import numpy as np
+
+from gateway.native.refusal import Refusal
+
+cnp.import_array()
+
+cdef enum:
+    NOGIL_MIN_BYTES = 65536   # below this, giving up the GIL costs more than the copy
+    MAX_OUTPUTS_INLINE = 8
+
+
+class BatchMismatch(Exception):
+    """The model's answer does not fit its own signature or the batch: wrong for every member."""
+
+
+@cython.final
+cdef class Batch:
+    """See batch.pxd. Python sees perform-time facts only."""
+
+    def __cinit__(self, Signature signature not None, lane):
+        counters.count(counters.KIND_BATCH, 1)
+        self.signature = signature
+        self.lane = lane
+        self.members, self.results = [], []
+
+    def __dealloc__(self):
+        free(self.slices)
+        counters.count(counters.KIND_BATCH, -1)
+
+    cdef int add(self, Request request, int64_t first, int64_t n_rows) except -1:
+        cdef Slice* grown
+        if self.n_members == self.capacity:
+            self.capacity = self.capacity * 2 if self.capacity else 16
+            grown = <Slice*>realloc(self.slices, self.capacity * sizeof(Slice))
+            if grown == NULL:
+                raise MemoryError("no memory for a batch")
+            self.slices = grown
+        self.slices[self.n_members].first = first
+        self.slices[self.n_members].n_rows = n_rows
+        self.n_members += 1
+        self.n_rows += n_rows
+        self.nbytes += request.nbytes if n_rows == request.n_rows else request.nbytes * n_rows // request.n_rows
+        self.members.append(request)
+        self.results.append(None)
+        return 0
+
+    def execute(self, run):
+        """Run it with `run(inputs: list[ndarray]) -> list[ndarray]`; any thread, once."""
+        self.perform(run)
+
+    cdef int perform(self, object run) except -1:
+        cdef int64_t began = thread_cpu_us() if self.counts_cpu else monotonic_us()
+        try:
+            self._run(run, 0, self.n_members)
+        except BaseException as error:                        # members without a result are answered INTERNAL
+            self._record(error)
+        self.cost_us = (thread_cpu_us() if self.counts_cpu else monotonic_us()) - began
+        return 0
+
+    cdef int _run(self, object run, int low, int high) except -1:
+        """Members low..high; a failing range is halved until the guilty request fails alone."""
+        cdef int i, middle
+        cdef int64_t n_rows = 0
+        for i in range(low, high):
+            n_rows += self.slices[i].n_rows
+        try:
+            outputs = run(self._gather(low, high))
+            self._check(outputs, n_rows)
+            self._scatter(outputs, low, high)
+            return 0
+        except BatchMismatch as error:
+            self._record(error)
+            for i in range(low, high):
+                self.results[i] = (INTERNAL, f"{self.signature.describe()} gave an answer that does not fit its signature")
+            return 0
+        except Exception as error:
+            if high - low == 1:
+                code = getattr(error, "code", None)
+                if code is None:
+                    self._record(error)
+                    self.results[low] = (INTERNAL, f"{self.signature.describe()} failed on this request")
+                else:
+                    if code == INTERNAL:
+                        self._record(error)
+                    self.results[low] = (<int>code, str(error))
+                return 0
+        middle = (low + high) // 2
+        self._run(run, low, middle)
+        return self._run(run, middle, high)
+
+    def _record(self, error):
+        if self.errors is None:
+            self.errors = []
+        self.errors.append(error)
+
+    # --- rows in ---------------------------------------------------------------------------------------------------------------
+
+    cdef list _gather(self, int low, int high):
+        cdef Signature signature = self.signature
+        cdef Py_ssize_t dims[MAX_DIMS]
+        cdef const TensorSpec* spec
+        cdef const TensorRef* tensor
+        cdef uint8_t* to
+        cdef size_t row_nbytes, total
+        cdef int index, axis, i
+        cdef int64_t n_rows = 0
+        cdef Request request
+        cdef list arrays = []
+        for i in range(low, high):
+            n_rows += self.slices[i].n_rows
+        for index in range(signature.n_inputs):
+            spec = &signature.inputs[index]
+            tensor = &(<Request>self.members[low]).tensors[index]
+            for axis in range(spec.n_dims):
+                dims[axis] = tensor.dims[axis]
+            if signature.batched:
+                dims[0] = n_rows
+            if spec.datatype == DT_BYTES:
+                arrays.append(self._gather_strings(index, low, high, dims))
+                continue
+            array = cnp.PyArray_SimpleNew(spec.n_dims, <cnp.npy_intp*>dims, spec.typenum)
+            arrays.append(array)
+            to = <uint8_t*>cnp.PyArray_DATA(array)
+            total = cnp.PyArray_NBYTES(array)
+            if total >= NOGIL_MIN_BYTES and high - low == 1:
+                row_nbytes = tensor.nbytes // <size_t>max(1, (<Request>self.members[low]).n_rows)
+                with nogil:
+                    memcpy(to, tensor.data + self.slices[low].first * row_nbytes, total)
+                continue
+            for i in range(low, high):
+                request = <Request>self.members[i]
+                tensor = &request.tensors[index]
+                if request.n_rows <= 0:
+                    continue
+                row_nbytes = tensor.nbytes // <size_t>request.n_rows
+                memcpy(to, tensor.data + self.slices[i].first * row_nbytes, self.slices[i].n_rows * row_nbytes)
+                to += self.slices[i].n_rows * row_nbytes
+        return arrays
+
+    cdef object _gather_strings(self, int index, int low, int high, Py_ssize_t* dims):
+        """Python strings in an object array: the only form in which ONNX Runtime's Python API takes them."""
+        cdef const TensorSpec* spec = &self.signature.inputs[index]
+        cdef const TensorRef* tensor
+        cdef const uint8_t* at
+        cdef PyObject** cell
+        cdef int64_t skip, take
+        cdef uint32_t n
+        cdef int i
+        cdef Request request
+        array = np.empty(tuple([dims[axis] for axis in range(spec.n_dims)]), object)
+        cell = <PyObject**>cnp.PyArray_DATA(array)
+        for i in range(low, high):
+            request = <Request>self.members[i]
+            tensor = &request.tensors[index]
+            if request.n_rows <= 0:
+                continue
+            skip = self.slices[i].first * (tensor.n_elements // request.n_rows)
+            take = self.slices[i].n_rows * (tensor.n_elements // request.n_rows)
+            at = tensor.data
+            while skip + take:
+                memcpy(&n, at, 4)
+                if skip:
+                    skip -= 1
+                else:
+                    text = PyUnicode_DecodeUTF8(<const char*>at + 4, n, NULL)
+                    Py_XDECREF(cell[0])
+                    Py_INCREF(text)
+                    cell[0] = <PyObject*>text
+                    cell += 1
+                    take -= 1
+                at += 4 + n
+        return array
+
+    # --- rows out --------------------------------------------------------------------------------------------------------------
+
+    cdef int _check(self, list outputs, int64_t n_rows) except -1:
+        cdef Signature signature = self.signature
+        cdef const TensorSpec* spec
+        cdef int index
+        if len(outputs) != signature.n_outputs:
+            raise BatchMismatch(f"{signature.describe()}: got {len(outputs)} outputs, expected {signature.n_outputs}")
+        for index in range(signature.n_outputs):
+            spec = &signature.outputs[index]
+            array = outputs[index]
+            if not isinstance(array, np.ndarray) or not cnp.PyArray_EquivTypenums(cnp.PyArray_TYPE(array), spec.typenum) or not cnp.PyArray_IS_C_CONTIGUOUS(array):
+                raise BatchMismatch(f"output '{spec.name.ptr[:spec.name.len].decode()}' of {signature.describe()}: got {type(array).__name__} of {getattr(array, 'dtype', '?')}, expected a contiguous array of NumPy type {spec.typenum}")
+            if cnp.PyArray_NDIM(array) > MAX_DIMS or signature.batched and (cnp.PyArray_NDIM(array) < 1 or cnp.PyArray_DIM(array, 0) != n_rows):
+                raise BatchMismatch(f"output '{spec.name.ptr[:spec.name.len].decode()}' of {signature.describe()}: got shape {array.shape}, expected {n_rows} rows")
+        return 0
+
+    cdef int _scatter(self, list outputs, int low, int high) except -1:
+        cdef int64_t row = 0
+        cdef int i
+        cdef Request request
+        for i in range(low, high):
+            request = <Request>self.members[i]
+            if request.caller is not None:                    # nobody waits for a cancelled member
+                if self.slices[i].n_rows == request.n_rows:
+                    try:
+                        self.results[i] = encode_rows(request, outputs, row, request.n_rows)
+                    except Refusal as refusal:
+                        self.results[i] = (refusal.code, refusal.text)
+                else:
+                    self.results[i] = (self.slices[i].first, [array[row:row + self.slices[i].n_rows] for array in outputs])
+            row += self.slices[i].n_rows
+        return 0
+
+
+cdef bytes packed_strings(object array, int64_t first, int64_t count):
+    """Elements first..first+count of an object array, length-prefixed."""
+    cdef PyObject** cells = <PyObject**>cnp.PyArray_DATA(array)
+    cdef list pieces = []
+    cdef int64_t i
+    cdef uint32_t n
+    for i in range(first, first + count):
+        element = <object>cells[i]
+        raw = (<str>element).encode() if isinstance(element, str) else bytes(element)
+        n = <uint32_t>len(raw)
+        pieces.append((<char*>&n)[:4])
+        pieces.append(raw)
+    return b"".join(pieces)
+
+
+cdef Body encode_rows(Request request, list outputs, int64_t first, int64_t n_rows):
+    """The answer to one request from rows first..first+n_rows of the batch's outputs (all of them when there is no batch dimension)."""
+    cdef Signature signature = request.signature
+    cdef OutputView inside[MAX_OUTPUTS_INLINE]
+    cdef OutputView* views = inside
+    cdef OutputView* view
+    cdef int i, axis
+    cdef int64_t row_elements
+    cdef list keep = None
+    if request.n_wanted > MAX_OUTPUTS_INLINE:
+        views = <OutputView*>realloc(NULL, request.n_wanted * sizeof(OutputView))
+        if views == NULL:
+            raise MemoryError("no memory for an answer")
+    try:
+        for i in range(request.n_wanted):
+            view = &views[i]
+            array = outputs[request.wanted[i]]
+            view.spec = &signature.outputs[request.wanted[i]]
+            view.n_dims = cnp.PyArray_NDIM(array)
+            for axis in range(view.n_dims):
+                view.dims[axis] = cnp.PyArray_DIM(array, axis)
+            view.data = <const uint8_t*>cnp.PyArray_DATA(array)
+            view.nbytes = cnp.PyArray_NBYTES(array)
+            row_elements = cnp.PyArray_SIZE(array)
+            if signature.batched:
+                row_elements = row_elements // view.dims[0] if view.dims[0] else 0
+                view.nbytes = view.nbytes // view.dims[0] if view.dims[0] else 0
+                view.data += first * view.nbytes
+                view.nbytes *= n_rows
+                view.dims[0] = n_rows
+            if view.spec.datatype == DT_BYTES:
+                packed = packed_strings(array, first * row_elements if signature.batched else 0, row_elements * (n_rows if signature.batched else 1))
+                if keep is None:
+                    keep = []
+                keep.append(packed)
+                view.data, view.nbytes = <const uint8_t*>PyBytes_AS_STRING(packed), PyBytes_GET_SIZE(packed)
+        return encode_response(signature, request.id, views, request.n_wanted, request.streamed)
+    finally:
+        if views != inside:
+            free(views)

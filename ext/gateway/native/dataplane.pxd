@@ -1,0 +1,36 @@
+# DataPlane: what the sessions of one worker share, sans-I/O. It takes calls with events from the inbox to the lanes (infer, native) or to
+# Python handlers (everything else), and pumps lanes that have work.
+from libc.stdint cimport int64_t, uint64_t
+
+from gateway.native.body cimport Body, Budget
+from gateway.native.call cimport Call
+from gateway.native.codec cimport Wire
+from gateway.native.http2 cimport SessionLimits
+from gateway.native.request cimport Caller, Request
+from gateway.native.routetable cimport RouteTable
+from gateway.native.timers cimport Timers
+
+
+cdef class DataPlane:
+    cdef readonly SessionLimits limits
+    cdef readonly Budget budget
+    cdef readonly Timers timers
+    cdef RouteTable table
+    cdef readonly list inbox            # calls with events
+    cdef readonly list dirty            # sessions with output
+    cdef readonly list pending          # lanes to pump
+    cdef object unary                   # path -> function(bytes) -> bytes
+    cdef object streaming               # path -> function(Call) -> handler
+    cdef object report
+    cdef Wire wire                      # scratch of parse_request
+    cdef readonly bint is_draining
+    cdef readonly uint64_t n_requests, n_refused
+
+    cdef int serve_inbox(self, int64_t now_us) except -1
+    cdef int pump(self, int64_t now_us) except -1
+
+    cdef int _serve(self, Call call, int64_t now_us) except -1
+    cdef int _serve_stream(self, Call call, int events, int64_t now_us) except -1
+    cdef int _start_timer(self, Call call) except -1
+    cdef int _serve_other(self, Call call, int events, int64_t now_us) except -1
+    cdef Request _infer(self, Body body, Caller caller, bint streamed, int64_t deadline_us, int64_t now_us)

@@ -1,0 +1,199 @@
+"""From a complete message to the lane that answers it."""
+from libc.stdint cimport int64_t
+from libc.string cimport memset
+
+from gateway.native.body cimport Body, Budget
+from gateway.native.call cimport (
+    CALL_ANSWERED, CALL_SERVING, EVENT_BEGIN, EVENT_CLOSED, EVENT_END, EVENT_MESSAGE, METHOD_INFER, METHOD_STREAM_INFER, Call, StreamSlot)
+from gateway.native.codec cimport PARSE_OK, free_wire, parse_error_text, parse_request
+from gateway.native.cursor cimport Span
+from gateway.native.http2 cimport SessionLimits
+from gateway.native.lane cimport Lane
+from gateway.native.refusal cimport INTERNAL, INVALID_ARGUMENT, UNAVAILABLE, UNIMPLEMENTED
+from gateway.native.request cimport REQUEST_NEW, Caller, Request
+from gateway.native.routetable cimport RouteTable
+from gateway.native.timers cimport Timers
+
+from gateway.native.refusal import Refusal
+
+
+cdef class DataPlane:
+    """DataPlane(limits, max_in_flight_bytes, unary, streaming, report)."""
+
+    def __cinit__(self, SessionLimits limits not None, size_t max_in_flight_bytes, unary, streaming, report, *args, **kwargs):
+        self.limits = limits
+        self.budget = Budget(max_in_flight_bytes)
+        self.timers = Timers()
+        self.table = RouteTable({})
+        self.inbox, self.dirty, self.pending = [], [], []
+        self.unary, self.streaming, self.report = unary, streaming, report
+        memset(&self.wire, 0, sizeof(self.wire))
+
+    def __dealloc__(self):
+        free_wire(&self.wire)
+
+    @property
+    def routes(self):
+        """The table in force; assigning swaps it between two requests."""
+        return self.table
+
+    @routes.setter
+    def routes(self, RouteTable table not None):
+        self.table = table
+
+    cdef int serve_inbox(self, int64_t now_us) except -1:
+        """After a feed: everything that the callbacks left."""
+        cdef Call call
+        cdef int i = 0
+        while i < len(self.inbox):                            # handlers may add
+            call = <Call>self.inbox[i]
+            i += 1
+            try:
+                self._serve(call, now_us)
+            except Exception as error:
+                self.report(error)
+                call.end(INTERNAL, "the gateway failed on this call")
+        self.inbox.clear()
+        return 0
+
+    cdef int pump(self, int64_t now_us) except -1:
+        """Let every lane with work form batches. Lanes that want another turn are pending again afterwards."""
+        cdef Lane lane
+        cdef list lanes
+        if not self.pending:
+            return 0
+        lanes = self.pending[:]
+        self.pending.clear()
+        for lane in lanes:
+            lane.pump(now_us)
+        return 0
+
+    cdef int _serve(self, Call call, int64_t now_us) except -1:
+        cdef int events = call.events
+        call.events = 0
+        if call.method == METHOD_INFER:
+            if events & EVENT_END and call.message is not None:
+                body, call.message = call.message, None
+                call.request = self._infer(body, call, False, call.deadline_us, now_us)
+            return 0
+        if call.method == METHOD_STREAM_INFER:
+            return self._serve_stream(call, events, now_us)
+        return self._serve_other(call, events, now_us)
+
+    cdef Request _infer(self, Body body, Caller caller, bint streamed, int64_t deadline_us, int64_t now_us):
+        """Admit one infer request; None when it was refused (the caller has been told)."""
+        cdef Span span
+        cdef Lane lane
+        cdef Request request = None
+        cdef int status
+        self.n_requests += 1
+        try:
+            span.ptr, span.len = body.data, body.length
+            status = parse_request(span, &self.wire)
+            if status != PARSE_OK:
+                raise Refusal(INVALID_ARGUMENT, parse_error_text(&self.wire, status))
+            lane = self.table.choose(self.wire.model, self.wire.version)
+            if lane is None:
+                raise self.table.refuse(self.wire.model, self.wire.version)
+            request = Request.new(body, lane.signature, caller)
+            request.streamed = streamed
+            request.bind(&self.wire)
+            lane.admit(request, deadline_us, now_us)
+            return request
+        except Refusal as refusal:
+            self.n_refused += 1
+            caller.on_failure(request, refusal.code, refusal.text)
+        except Exception as error:
+            self.n_refused += 1
+            self.report(error)
+            caller.on_failure(request, INTERNAL, "the gateway failed on this request")
+        if request is not None:
+            request.caller = None
+        return None
+
+    cdef int _serve_stream(self, Call call, int events, int64_t now_us) except -1:
+        cdef StreamSlot slot
+        if call.state >= CALL_ANSWERED:
+            return 0
+        if call.slots is None:
+            call.slots = []
+            self._start_timer(call)
+        while call.messages:
+            slot = StreamSlot()
+            slot.call = call
+            call.slots.append(slot)
+            slot.request = self._infer(call.messages.pop(0), slot, True, call.deadline_us, now_us)
+            if call.slots is None:
+                return 0
+        call.return_window()
+        if not call.slots:
+            if call.state == CALL_SERVING:
+                call.end(0, "")
+            elif self.is_draining:
+                call.end(UNAVAILABLE, "the gateway is shutting down")
+        return 0
+
+    cdef int _start_timer(self, Call call) except -1:
+        if call.deadline_us:
+            call.timers = self.timers
+            self.timers.add(call, call.deadline_us)
+        return 0
+
+    cdef int _serve_other(self, Call call, int events, int64_t now_us) except -1:
+        if events & EVENT_BEGIN:
+            if call.path_text in self.unary:
+                call.handler = self.unary[call.path_text]
+            elif call.path_text in self.streaming:
+                self._start_timer(call)
+                call.handler = self.streaming[call.path_text](call)
+            else:
+                return call.end(UNIMPLEMENTED, f"method: got {repr(call.path_text)}, expected one of the methods that reflection lists")
+        if call.handler is None:
+            return 0
+        if call.path_text in self.unary:
+            if events & EVENT_END and call.state == CALL_SERVING:
+                self._answer_unary(call)
+            return 0
+        try:
+            while call.messages and call.handler is not None:
+                call.handler.on_message(bytes(call.messages.pop(0)))
+            call.return_window()
+            if events & EVENT_END and call.handler is not None:
+                call.handler.on_half_close()
+            if events & EVENT_CLOSED and call.handler is not None:
+                handler, call.handler = call.handler, None
+                handler.on_cancel()
+        except Exception as error:
+            code = getattr(error, "code", None)
+            if code is None:
+                self.report(error)
+            call.finish(code or INTERNAL, str(error) if code is not None else "the gateway failed on this call")
+        return 0
+
+    def _answer_unary(self, Call call not None):
+        cdef Body body
+        handler, call.handler = call.handler, None
+        messages = call.messages
+        call.messages = None
+        if not messages or len(messages) != 1:
+            call.end(UNIMPLEMENTED, f"a unary call got {len(messages or ())} request messages, expected one")
+            return
+        try:
+            message = handler(bytes(messages[0]))
+        except Exception as error:
+            code = getattr(error, "code", None)
+            if code is None:
+                self.report(error)
+            call.end(code or INTERNAL, str(error) if code is not None else "the gateway failed on this call")
+            return
+        call.send(message)
+        call.end(0, "")
+
+    # --- for tests and tools ---------------------------------------------------------------------------------------------------
+
+    def turn(self, int64_t now_us):
+        """One loop turn without a loop: serve what sessions left, fire timers, pump lanes until none is pending."""
+        self.serve_inbox(now_us)
+        self.timers.run_due(now_us)
+        while self.pending:
+            self.pump(now_us)

@@ -1,0 +1,84 @@
+# Lane: the queue and the batches of one version in one worker. Loop thread only; a batch alone visits another thread.
+#
+#   admit ──▶ queue (by priority, FIFO) ──pump──▶ batch ──▶ inline, or submit(batch) … complete(batch) ──▶ each member settled once
+#
+# Who wakes it: admit and the delay timer put the lane on `pending`; the data plane pumps what is pending once a loop turn.
+from libc.stdint cimport int64_t, uint64_t
+
+from gateway.native.batch cimport Batch, Release
+from gateway.native.cost cimport Cost
+from gateway.native.request cimport Holder, Request
+from gateway.native.signature cimport Signature
+from gateway.native.timers cimport Timed, Timers
+
+
+cdef enum:
+    MAX_PRIORITIES = 16
+    MAX_SCAN = 1024           # queued requests looked at for one batch of equal shapes: bounds the work of one pump
+    N_CODES = 17
+
+
+cdef struct LaneStats:        # cumulative since start; read by statistics and metrics
+    uint64_t requests[N_CODES]          # answered, by gRPC code
+    uint64_t cancelled                  # given up by their callers
+    uint64_t rows, batches, inline_batches
+    uint64_t releases[5]                # by Release
+    uint64_t queue_us, run_us           # summed over requests, over batches
+    uint64_t refused_rows, refused_bytes
+
+
+cdef class LaneAlarm(Timed):
+    cdef Lane lane
+
+
+cdef class Lane(Holder):
+    cdef readonly Signature signature
+    cdef object run                     # list[ndarray] -> list[ndarray]
+    cdef object submit                  # batch -> None: to an executor
+    cdef object report                  # exception -> None: to the log
+    cdef Timers timers
+    cdef list pending                   # shared
+    cdef bint is_pending
+    cdef readonly bint is_closed
+    # policy
+    cdef readonly int64_t max_batch_size        # rows; 0: no batch dimension, every request runs alone
+    cdef readonly size_t max_batch_bytes
+    cdef readonly int64_t max_delay_us
+    cdef readonly int instances                 # batches running at once
+    cdef readonly int64_t max_queue_rows
+    cdef readonly size_t max_queue_bytes
+    cdef readonly int64_t default_timeout_us, max_timeout_us    # 0: none
+    cdef readonly int n_priorities, default_priority
+    cdef readonly int64_t inline_below_us
+    # state
+    cdef void* heads[MAX_PRIORITIES]            # Requests, linked; one reference held to each while queued
+    cdef void* tails[MAX_PRIORITIES]
+    cdef readonly int64_t queued_rows
+    cdef readonly size_t queued_bytes
+    cdef readonly int n_queued, n_running
+    cdef bint has_deadlines
+    cdef Cost cost
+    cdef bint counts_cpu
+    cdef LaneAlarm alarm
+    cdef LaneStats stats
+
+    cdef int admit(self, Request request, int64_t deadline_us, int64_t now_us) except -1     # Refusal
+    cdef int pump(self, int64_t now_us) except -1
+    cdef int complete(self, Batch batch, int64_t now_us) except -1
+
+    cdef void mark_pending(self)
+    cdef Release _decide(self, int64_t now_us, int64_t* wake_us) noexcept
+    cdef Batch _form(self, int64_t now_us, Release reason)
+    cdef Batch _released(self, Batch batch, Release reason)
+    cdef int _perform_inline(self, Batch batch) except -1
+    cdef int64_t _joinable_rows(self) noexcept
+    cdef Request _head(self)                            # None: nothing queued
+    cdef int _push(self, Request request) except -1
+    cdef int _unlink(self, Request request) except -1
+    cdef int _refuse_late(self, Request request, int64_t now_us, double needed_us) except -1
+    cdef int _settle(self, Request request, object result) except -1
+    cdef int _join(self, Request request) except -1
+
+
+cdef Release decide(int64_t now_us, int64_t oldest_us, int64_t rows, int64_t max_rows, int64_t max_delay_us,
+                    int64_t deadline_us, double predicted_us, int64_t* wake_us) noexcept nogil

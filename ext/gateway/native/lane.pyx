@@ -1,0 +1,440 @@
+"""Dynamic batching, eager by default: an idle executor takes what is there; what arrives during a run is the next batch."""
+cimport cython
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport int64_t, uint64_t
+
+from gateway.native.batch cimport (
+    RELEASE_DEADLINE, RELEASE_DELAY, RELEASE_FULL, RELEASE_IDLE, RELEASE_WAIT, Batch, Release, encode_rows)
+from gateway.native.body cimport Body
+from gateway.native.clock cimport monotonic_us
+from gateway.native.cost cimport observe, predict_us, relax
+from gateway.native.refusal cimport DEADLINE_EXCEEDED, INTERNAL, INVALID_ARGUMENT, OK, RESOURCE_EXHAUSTED, UNAVAILABLE
+from gateway.native.request cimport REQUEST_DONE, REQUEST_QUEUED, REQUEST_RUNNING, Request
+
+import numpy as np
+
+from gateway.native.refusal import Refusal
+
+cdef enum:
+    DEADLINE_MARGIN_US = 1000           # kept for encoding and the way back when a delayed batch is released for a deadline
+
+RELEASE_NAMES = ("wait", "full", "idle", "delay", "deadline")
+
+
+cdef Release decide(int64_t now_us, int64_t oldest_us, int64_t rows, int64_t max_rows, int64_t max_delay_us,
+                    int64_t deadline_us, double predicted_us, int64_t* wake_us) noexcept nogil:
+    """Whether an idle executor gets a batch now: `rows` that may run together are waiting, the oldest since `oldest_us`; `deadline_us` is
+    the earliest among them (0: none) and `predicted_us` the run they need. RELEASE_WAIT sets wake_us."""
+    cdef int64_t latest_us
+    if rows >= max_rows:
+        return RELEASE_FULL
+    if max_delay_us == 0:
+        return RELEASE_IDLE
+    wake_us[0] = oldest_us + max_delay_us
+    if now_us >= wake_us[0]:
+        return RELEASE_DELAY
+    if deadline_us:
+        latest_us = deadline_us - <int64_t>predicted_us - DEADLINE_MARGIN_US
+        if now_us >= latest_us:
+            return RELEASE_DEADLINE
+        if latest_us < wake_us[0]:
+            wake_us[0] = latest_us
+    return RELEASE_WAIT
+
+
+def decide_release(int64_t now_us, int64_t oldest_us, int64_t rows, int64_t max_rows, int64_t max_delay_us, int64_t deadline_us,
+                   double predicted_us):
+    """decide() for tests: (reason, wake_us or None)."""
+    cdef int64_t wake_us = 0
+    cdef int reason = decide(now_us, oldest_us, rows, max_rows, max_delay_us, deadline_us, predicted_us, &wake_us)
+    return RELEASE_NAMES[reason], wake_us if reason == RELEASE_WAIT else None
+
+
+@cython.final
+cdef class LaneAlarm(Timed):
+    """max_delay has passed, or a deadline is near."""
+
+    cdef int fire(self, int64_t now_us) except -1:
+        if self.lane is not None:
+            self.lane.mark_pending()
+        return 0
+
+
+@cython.final
+cdef class Lane(Holder):
+    """Lane(signature, run, submit, report, timers, pending, **policy).
+
+    run(inputs) -> outputs executes a batch; submit(batch) hands it to an executor, which calls batch.execute(lane.runner) on its thread and
+    then complete on the loop thread; report(exception) takes failures for the log. Times in microseconds, sizes in rows or bytes.
+    """
+
+    def __init__(self, Signature signature not None, run, submit, report, Timers timers not None, list pending not None, *,
+                 int64_t max_batch_size, size_t max_batch_bytes=32 << 20, int64_t max_delay_us=0, int instances=1,
+                 int64_t max_queue_rows=65536, size_t max_queue_bytes=256 << 20, int64_t default_timeout_us=0, int64_t max_timeout_us=0,
+                 int priority_levels=1, int default_priority=1, int64_t inline_below_us=100, bint counts_cpu=False):
+        if not 1 <= priority_levels <= MAX_PRIORITIES or not 1 <= default_priority <= priority_levels:
+            raise ValueError(f"priority_levels: got {priority_levels} with default_priority {default_priority}, expected 1 <= default <= levels <= {MAX_PRIORITIES}")
+        if instances < 1:
+            raise ValueError(f"instances: got {instances}, expected at least 1")
+        self.signature, self.run, self.submit, self.report = signature, run, submit, report
+        self.timers, self.pending = timers, pending
+        self.max_batch_size, self.max_batch_bytes = max_batch_size if signature.batched else 0, max_batch_bytes
+        self.max_delay_us, self.instances = max_delay_us, instances
+        self.max_queue_rows, self.max_queue_bytes = max_queue_rows, max_queue_bytes
+        self.default_timeout_us, self.max_timeout_us = default_timeout_us, max_timeout_us
+        self.n_priorities, self.default_priority = priority_levels, default_priority
+        self.inline_below_us, self.counts_cpu = inline_below_us, counts_cpu
+        self.alarm = LaneAlarm()
+        self.alarm.lane = self
+
+    def __dealloc__(self):
+        cdef int level
+        cdef void* at
+        cdef void* following
+        for level in range(MAX_PRIORITIES):
+            at = self.heads[level]
+            while at != NULL:
+                following = (<Request>at).next
+                Py_DECREF(<Request>at)
+                at = following
+
+    # --- admission -------------------------------------------------------------------------------------------------------------
+
+    cdef int admit(self, Request request, int64_t deadline_us, int64_t now_us) except -1:
+        """Queue it, or refuse; `deadline_us` is the call's own (0: none)."""
+        cdef int64_t timeout_us = self.default_timeout_us if not deadline_us else 0
+        cdef int64_t rows = max(request.n_rows, 1)
+        if self.is_closed:
+            raise Refusal(UNAVAILABLE, f"{self.signature.describe()} is being unloaded")
+        request.priority = self.default_priority
+        if request.priority_given and self.n_priorities > 1:
+            if request.priority_given > <uint64_t>self.n_priorities:
+                raise Refusal(INVALID_ARGUMENT, f"parameter 'priority': got {request.priority_given}, expected 1 to {self.n_priorities} for {self.signature.describe()}")
+            request.priority = <int>request.priority_given
+        if request.timeout_us:
+            timeout_us = <int64_t>request.timeout_us
+        if self.max_timeout_us and (timeout_us == 0 or timeout_us > self.max_timeout_us):
+            timeout_us = self.max_timeout_us
+        if timeout_us and (deadline_us == 0 or now_us + timeout_us < deadline_us):
+            deadline_us = now_us + timeout_us
+        if deadline_us and deadline_us <= now_us:
+            self.stats.requests[<int>DEADLINE_EXCEEDED] += 1
+            raise Refusal(DEADLINE_EXCEEDED, "the deadline had passed when the request arrived")
+        if self.queued_rows + rows > self.max_queue_rows:
+            self.stats.refused_rows += 1
+            self.stats.requests[<int>RESOURCE_EXHAUSTED] += 1
+            raise Refusal(RESOURCE_EXHAUSTED, f"the queue of {self.signature.describe()} holds {self.queued_rows} rows, {rows} more would pass its limit of {self.max_queue_rows} (queue_rows)")
+        if self.queued_bytes + request.nbytes > self.max_queue_bytes:
+            self.stats.refused_bytes += 1
+            self.stats.requests[<int>RESOURCE_EXHAUSTED] += 1
+            raise Refusal(RESOURCE_EXHAUSTED, f"the queue of {self.signature.describe()} holds {self.queued_bytes} bytes, {request.nbytes} more would pass its limit of {self.max_queue_bytes} (queue_bytes)")
+        request.arrived_us = now_us
+        request.deadline_us = deadline_us
+        if deadline_us:
+            self.has_deadlines = True
+            self.timers.add(request, deadline_us)
+        self._push(request)
+        self.mark_pending()
+        return 0
+
+    cdef void mark_pending(self):
+        if not self.is_pending:
+            self.is_pending = True
+            self.pending.append(self)
+
+    cdef int _push(self, Request request) except -1:
+        cdef int level = request.priority - 1
+        request.state = REQUEST_QUEUED
+        request.holder = self
+        request.next, request.previous = NULL, self.tails[level]
+        if self.tails[level] == NULL:
+            self.heads[level] = <void*>request
+        else:
+            (<Request>self.tails[level]).next = <void*>request
+        self.tails[level] = <void*>request
+        Py_INCREF(request)
+        self.n_queued += 1
+        self.queued_rows += max(request.n_rows, 1)
+        self.queued_bytes += request.nbytes
+        return 0
+
+    cdef int _unlink(self, Request request) except -1:
+        cdef int level = request.priority - 1
+        if request.previous != NULL:
+            (<Request>request.previous).next = request.next
+        else:
+            self.heads[level] = request.next
+        if request.next != NULL:
+            (<Request>request.next).previous = request.previous
+        else:
+            self.tails[level] = request.previous
+        request.next = request.previous = NULL
+        Py_DECREF(request)
+        self.n_queued -= 1
+        self.queued_rows -= max(request.n_rows, 1)
+        self.queued_bytes -= request.nbytes
+        return 0
+
+    # --- forming batches -------------------------------------------------------------------------------------------------------
+
+    cdef int pump(self, int64_t now_us) except -1:
+        """Give idle executors what is there. One inline batch a turn, so that the loop gets to read and write in between."""
+        cdef Release reason
+        cdef int64_t wake_us = 0
+        cdef Batch batch
+        self.is_pending = False
+        while self.n_queued and self.n_running < self.instances:
+            reason = self._decide(now_us, &wake_us)
+            if reason == RELEASE_WAIT:
+                self.timers.add(self.alarm, wake_us)
+                return 0
+            batch = self._form(now_us, reason)
+            if batch is None:
+                continue                                      # all that could have joined were refused
+            self.n_running += 1
+            if self.cost.weight > 0 and predict_us(&self.cost, <double>batch.n_rows) < self.inline_below_us:
+                self._perform_inline(batch)
+                if self.n_queued:
+                    self.mark_pending()
+                return 0
+            try:
+                self.submit(batch)
+            except BaseException as error:                    # no executor: nobody else will ever answer these
+                self.report(error)
+                batch.results = [(INTERNAL, f"{self.signature.describe()} could not be scheduled")] * batch.n_members
+                self.complete(batch, now_us)
+        return 0
+
+    cdef int _perform_inline(self, Batch batch) except -1:
+        self.stats.inline_batches += 1
+        batch.perform(self.run)
+        return self.complete(batch, monotonic_us())
+
+    cdef Request _head(self):
+        cdef int level
+        for level in range(self.n_priorities):
+            if self.heads[level] != NULL:
+                return <Request>self.heads[level]
+        return None
+
+    cdef Release _decide(self, int64_t now_us, int64_t* wake_us) noexcept:
+        cdef int64_t oldest_us = now_us, deadline_us = 0, rows = self.queued_rows
+        cdef int level, scanned = 0
+        cdef void* at
+        cdef int64_t max_rows = self.max_batch_size if self.max_batch_size else 1
+        if self.max_delay_us == 0:
+            return RELEASE_FULL if rows >= max_rows else RELEASE_IDLE
+        if self.signature.is_variable:
+            rows = self._joinable_rows()
+        for level in range(self.n_priorities):
+            at = self.heads[level]
+            if at != NULL and (<Request>at).arrived_us < oldest_us:
+                oldest_us = (<Request>at).arrived_us
+            while self.has_deadlines and at != NULL and scanned < MAX_SCAN:
+                if (<Request>at).deadline_us and (deadline_us == 0 or (<Request>at).deadline_us < deadline_us):
+                    deadline_us = (<Request>at).deadline_us
+                at = (<Request>at).next
+                scanned += 1
+        return decide(now_us, oldest_us, rows, max_rows, self.max_delay_us, deadline_us, predict_us(&self.cost, <double>min(rows + 1, max_rows)), wake_us)
+
+    cdef int64_t _joinable_rows(self) noexcept:
+        cdef Request head = self._head()
+        cdef void* at
+        cdef int64_t rows = 0
+        cdef int level, scanned = 0
+        for level in range(self.n_priorities):
+            at = self.heads[level]
+            while at != NULL and scanned < MAX_SCAN:
+                if head.can_join(<Request>at):
+                    rows += (<Request>at).n_rows
+                at = (<Request>at).next
+                scanned += 1
+        return rows
+
+    cdef Batch _form(self, int64_t now_us, Release reason):
+        """Take from the queue what runs together: the head, and who can join it, in order of priority and arrival."""
+        cdef Batch batch = None
+        cdef Request head = None, request
+        cdef void* following
+        cdef int64_t room, take
+        cdef int level, scanned = 0
+        cdef double needed_us
+        for level in range(self.n_priorities):
+            following = self.heads[level]
+            while following != NULL:
+                request = <Request>following
+                following = request.next
+                scanned += 1
+                if scanned > MAX_SCAN and batch is not None and self.signature.is_variable:
+                    return self._released(batch, reason)
+                if request.deadline_us:
+                    needed_us = predict_us(&self.cost, <double>request.n_rows)
+                    if request.deadline_us <= now_us + <int64_t>needed_us:
+                        self._refuse_late(request, now_us, needed_us)
+                        continue
+                if head is None:
+                    head = request
+                    batch = Batch(self.signature, self)
+                elif self.max_batch_size == 0 or batch.nbytes + request.nbytes > self.max_batch_bytes:
+                    return self._released(batch, RELEASE_FULL if self.max_batch_size else reason)
+                elif not head.can_join(request):
+                    continue
+                take = request.n_rows - request.n_rows_taken
+                if self.max_batch_size:
+                    room = self.max_batch_size - batch.n_rows
+                    if take > room:
+                        if batch.n_members:                   # in order: nobody overtakes a large request
+                            return self._released(batch, RELEASE_FULL)
+                        take = room                           # larger than any batch: one slice now, the rest later
+                if request.started_us == 0:
+                    request.started_us = now_us
+                    self.stats.queue_us += now_us - request.arrived_us
+                batch.add(request, request.n_rows_taken, take)
+                request.n_rows_taken += take
+                if request.n_rows_taken == request.n_rows:
+                    self._unlink(request)
+                    request.state = REQUEST_RUNNING
+                if self.max_batch_size and batch.n_rows >= self.max_batch_size:
+                    return self._released(batch, RELEASE_FULL)
+        return self._released(batch, reason) if batch is not None else None
+
+    cdef Batch _released(self, Batch batch, Release reason):
+        batch.reason = reason
+        batch.counts_cpu = self.counts_cpu
+        self.stats.releases[<int>reason] += 1
+        self.stats.batches += 1
+        self.stats.rows += batch.n_rows
+        return batch
+
+    # --- leaving ---------------------------------------------------------------------------------------------------------------
+
+    cdef int complete(self, Batch batch, int64_t now_us) except -1:
+        """Settle every member, whatever happened to the others."""
+        cdef Request request
+        cdef int i
+        self.n_running -= 1
+        self.stats.run_us += batch.cost_us
+        if batch.cost_us and batch.errors is None:
+            observe(&self.cost, <double>max(batch.n_rows, 1), <double>batch.cost_us)
+        for i in range(batch.n_members):
+            request = <Request>batch.members[i]
+            result = batch.results[i]
+            if isinstance(result, Body):
+                self._settle(request, result)
+            elif isinstance(result, tuple) and isinstance((<tuple>result)[1], list):
+                if request.state != REQUEST_DONE:
+                    if request.parts is None:
+                        request.parts = []
+                    request.parts.append(result)
+                    request.n_rows_done += batch.slices[i].n_rows
+                    if request.n_rows_done == request.n_rows:
+                        self._join(request)
+            elif result is not None:
+                self._settle(request, result)
+            elif request.caller is not None and request.state != REQUEST_DONE:
+                self._settle(request, (INTERNAL, f"{self.signature.describe()} gave no answer"))
+            else:
+                self._settle(request, None)
+        if batch.errors is not None:
+            for error in batch.errors:
+                self.report(error)
+        if self.n_queued:
+            self.mark_pending()
+        return 0
+
+    cdef int _join(self, Request request) except -1:
+        """The slices of a request that was larger than a batch, put together in order."""
+        parts = sorted(request.parts, key=_first_row)
+        request.parts = None
+        try:
+            outputs = [np.concatenate([part[1][index] for part in parts]) for index in range(self.signature.n_outputs)]
+            result = encode_rows(request, outputs, 0, request.n_rows)
+        except Refusal as refusal:
+            result = (refusal.code, refusal.text)
+        except Exception as error:
+            self.report(error)
+            result = (INTERNAL, f"{self.signature.describe()}: the answer could not be put together")
+        return self._settle(request, result)
+
+    cdef int _settle(self, Request request, object result) except -1:
+        if request.state == REQUEST_DONE:
+            return 0
+        if request.slot >= 0:
+            self.timers.cancel(request)
+        if request.state == REQUEST_QUEUED:                   # a slice failed; the rest will not run
+            self._unlink(request)
+        request.parts = None
+        if result is None:
+            request.state = REQUEST_DONE
+            return 0
+        if isinstance(result, Body):
+            self.stats.requests[<int>OK] += 1
+            return request.settle(<Body>result)
+        self.stats.requests[<int>result[0]] += 1
+        return request.fail(result[0], result[1])
+
+    cdef int _refuse_late(self, Request request, int64_t now_us, double needed_us) except -1:
+        left_us = request.deadline_us - now_us
+        if left_us <= 0:
+            text = f"the deadline passed while the request waited {(now_us - request.arrived_us) / 1000:.1f} ms in the queue of {self.signature.describe()}"
+        else:
+            relax(&self.cost)
+            text = f"the deadline cannot be met: {left_us / 1000:.1f} ms are left, {self.signature.describe()} needs about {needed_us / 1000:.1f} ms"
+        return self._settle(request, (DEADLINE_EXCEEDED, text))
+
+    cdef int on_expired(self, Request request, int64_t now_us) except -1:
+        if request.state == REQUEST_QUEUED:
+            return self._refuse_late(request, now_us, 0)
+        return self._settle(request, (DEADLINE_EXCEEDED, f"the deadline passed while {self.signature.describe()} was running"))
+
+    cdef int on_cancelled(self, Request request) except -1:
+        if request.state == REQUEST_DONE:
+            return 0
+        self.stats.cancelled += 1
+        return self._settle(request, None)
+
+    # --- control ---------------------------------------------------------------------------------------------------------------
+
+    @property
+    def runner(self):
+        """What executes a batch."""
+        return self.run
+
+    @property
+    def is_idle(self):
+        """Nothing queued, nothing running."""
+        return self.n_queued == 0 and self.n_running == 0
+
+    def close(self):
+        """Refuse what comes from now on; what is queued or running still finishes."""
+        self.is_closed = True
+
+    def release(self):
+        """After close and idle: let go of the model."""
+        self.timers.cancel(self.alarm)
+        self.alarm.lane = None
+        self.run = self.submit = None
+
+    def learn(self, int64_t rows, double us):
+        """A measured run of the warm-up."""
+        observe(&self.cost, <double>rows, us)
+
+    def predicted_us(self, int64_t rows):
+        """What a run of `rows` is expected to take; 0 when nothing has run."""
+        return predict_us(&self.cost, <double>rows)
+
+    def statistics(self):
+        """Counters since start, as a dictionary."""
+        return {
+            "requests": {code: self.stats.requests[code] for code in range(<int>N_CODES) if self.stats.requests[code]},
+            "cancelled": self.stats.cancelled, "rows": self.stats.rows, "batches": self.stats.batches,
+            "inline_batches": self.stats.inline_batches,
+            "releases": {RELEASE_NAMES[i]: self.stats.releases[i] for i in range(1, 5)},
+            "queue_us": self.stats.queue_us, "run_us": self.stats.run_us,
+            "refused_rows": self.stats.refused_rows, "refused_bytes": self.stats.refused_bytes,
+            "queued": self.n_queued, "running": self.n_running,
+        }
+
+
+def _first_row(part):
+    return part[0]

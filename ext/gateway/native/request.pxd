@@ -1,0 +1,87 @@
+# Request: one infer request, from a parsed body to the one answer its caller gets.
+#
+#   NEW ──admit──▶ QUEUED ──batch──▶ RUNNING ──▶ DONE
+#    │               │                  │
+#    └──refuse───────┴──cancel/expire───┴──────▶ DONE      a running one that is cancelled stays in its batch; its answer is dropped
+#
+# `settle` and `fail` are the only ways out and act once: the first detaches the caller, the rest find none.
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+
+from gateway.native.body cimport Body
+from gateway.native.codec cimport Wire
+from gateway.native.cursor cimport Span
+from gateway.native.signature cimport MAX_DIMS, Signature
+from gateway.native.timers cimport Timed
+
+
+cdef enum RequestState:
+    REQUEST_NEW
+    REQUEST_QUEUED
+    REQUEST_RUNNING
+    REQUEST_DONE
+
+
+cdef enum:
+    INLINE_TENSORS = 2        # inputs held inside the object; most models have one
+    INLINE_WANTED = 4
+
+
+cdef struct TensorRef:        # one input's bytes, in signature order
+    const uint8_t* data       # into body, or owned
+    size_t nbytes
+    int64_t n_elements
+    int n_dims
+    int64_t dims[MAX_DIMS]
+    void* owned               # decoded typed contents; freed with the request
+
+
+cdef class Caller(Timed):     # who waits for the answer: a unary call, a message of a stream, a REST exchange
+    cdef int on_answer(self, Request request, Body answer) except -1
+    cdef int on_failure(self, Request request, int code, str text) except -1
+
+
+cdef class Holder:            # who holds the request while it waits: its lane
+    cdef int on_expired(self, Request request, int64_t now_us) except -1
+    cdef int on_cancelled(self, Request request) except -1
+
+
+cdef class Request(Timed):
+    cdef Body body                      # keeps the tensors' bytes alive
+    cdef Signature signature
+    cdef Caller caller                  # None once answered or given up
+    cdef Holder holder                  # None until admitted
+    cdef void* next                     # the lane's queue: borrowed, the lane holds one reference to each queued request
+    cdef void* previous
+    cdef RequestState state
+    cdef bint streamed                  # the answer is a ModelStreamInferResponse
+    cdef int priority                   # 1 is the most urgent
+    cdef int64_t arrived_us, started_us
+    cdef int64_t deadline_us            # 0: none
+    cdef uint64_t timeout_us            # the `timeout` parameter; 0: not given
+    cdef uint64_t priority_given        # the `priority` parameter; 0: not given
+    cdef int64_t n_rows                 # 1 when the model has no batch dimension
+    cdef int64_t n_rows_taken, n_rows_done      # of a request split over batches
+    cdef list parts                     # outputs of a split request: (first_row, arrays)
+    cdef uint64_t shape_key             # hash of the inner dimensions; requests join only on equal keys and equal shapes
+    cdef size_t nbytes                  # body and decoded contents: what the queue counts
+    cdef Span id                        # into body
+    cdef int n_tensors, n_wanted
+    cdef TensorRef* tensors             # inside, or owned
+    cdef int* wanted                    # indexes of outputs, in the caller's order; inside, or owned
+    cdef TensorRef inside[INLINE_TENSORS]
+    cdef int inside_wanted[INLINE_WANTED]
+
+    # filling: raises Refusal
+    @staticmethod
+    cdef Request new(Body body, Signature signature, Caller caller)
+    cdef int bind(self, Wire* wire) except -1
+    cdef bint can_join(self, Request other) noexcept
+    # leaving
+    cdef int settle(self, Body answer) except -1
+    cdef int fail(self, int code, str text) except -1
+    cdef int cancel(self) except -1     # the caller is gone: nobody is answered
+
+    cdef int _bind_input(self, Wire* wire, int index, int position, Span* raw) except -1
+    cdef int _bind_shape(self, void* tensor, int index, int position) except -1
+    cdef int _bind_outputs(self, Wire* wire) except -1
+    cdef str _input(self, int index)
