@@ -1,0 +1,64 @@
+"""What a lane is told, from what the operator set and what the warm-up measured. Pure; the batching itself is native.
+
+Eager is the default and has no knob: an idle executor takes what is there, and what arrives during a run is the next
+batch, so that the batch size follows the load by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gateway.config.model import Batching
+
+INLINE_BELOW_US = 100
+"""A run predicted to be shorter stays on the loop thread: a hop to an executor and back costs about as much."""
+
+MAX_BATCH_BYTES = 32 * 2**20
+"""Inputs of one batch: bounds the gather buffer; past it larger batches gain nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class LanePolicy:
+    """Keyword arguments of native.lane.Lane. Times in microseconds, 0 = none."""
+
+    max_batch_size: int
+    max_batch_bytes: int
+    max_delay_us: int
+    instances: int
+    max_queue_rows: int
+    max_queue_bytes: int
+    default_timeout_us: int
+    max_timeout_us: int
+    priority_levels: int
+    default_priority: int
+    inline_below_us: int
+    counts_cpu: bool
+
+    def as_arguments(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def instances_for(wish: int | str, cores: int, workers: int) -> int:
+    """Batches of one version that run at once: as wished, else this worker's share of the cores."""
+    return wish if isinstance(wish, int) else max(1, cores // workers)
+
+
+def lane_policy(batching: Batching, *, max_batch_size: int, cores: int, workers: int, is_one_thread: bool) -> LanePolicy:
+    """`max_batch_size` in rows as the backend settled it (0: not batched); `is_one_thread`: a run is the work of the
+    calling thread alone, so that its processor time is its cost, whatever else the machine does.
+    """
+    return LanePolicy(
+        max_batch_size=max_batch_size,
+        max_batch_bytes=MAX_BATCH_BYTES,
+        max_delay_us=batching.max_delay_us,
+        instances=instances_for(batching.instances, cores, workers),
+        max_queue_rows=batching.queue_rows,
+        max_queue_bytes=batching.queue_bytes,
+        default_timeout_us=batching.default_timeout_us or 0,
+        max_timeout_us=batching.max_timeout_us or 0,
+        priority_levels=batching.priority_levels,
+        default_priority=batching.default_priority,
+        inline_below_us=INLINE_BELOW_US,
+        counts_cpu=is_one_thread,
+    )
