@@ -53,5 +53,8 @@ class Limits(BaseModel):
     header_timeout_s: Annotated[float, Field(gt=0)] = 10.0
     """From accept to a complete preface, and for a header block or a message to make progress: slow-loris."""
 
+    send_timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    """An answer of which nothing could be sent for so long is given up: a reader that stopped holds memory."""
+
     idle_timeout_s: Annotated[float, Field(gt=0)] = 3600.0
     """A connection without calls is closed after this."""

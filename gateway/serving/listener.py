@@ -58,6 +58,7 @@ class Listener:
 
     async def close(self) -> None:
         """Accept no more. What waits in the backlog is accepted first: the kernel would reset it."""
-        await asyncio.sleep(0)
+        for _ in range(2):
+            await asyncio.sleep(0)  # the loop polls in between
         for server in self._servers:
             server.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -48,6 +49,7 @@ class Worker:
         self._options = options
         self._log = logs.get()
         self._stop = asyncio.Event()
+        self.listener: Listener | None = None
 
     async def run(self) -> int:
         options = self._options
@@ -68,6 +70,7 @@ class Worker:
             loop,
             limits.max_connections,
             int(limits.header_timeout_s * 1e6),
+            int(limits.send_timeout_s * 1e6),
             int(limits.idle_timeout_s * 1e6),
         )
         self.catalog.subscribe(self.hub.wake)
@@ -80,9 +83,11 @@ class Worker:
             if options.accept == "at_once":
                 await self._listen()
             if not await self._unless_stopped(self.loader.load_all(folders)):
-                return 0
+                os._exit(0)  # nothing was accepted; a load in a thread cannot be interrupted, and exit would wait for it
             if options.accept == "when_ready":
                 await self._listen()
+            gc.collect()
+            gc.freeze()  # models and modules live as long as the process: no collection need visit them again
             self.catalog.started = True
             self._tell(event="ready")
             await self._stop.wait()
@@ -96,11 +101,13 @@ class Worker:
             sweeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await sweeper
-            await self.listener.close()
+            if self.listener:
+                await self.listener.close()
             self.loader.close()
             self.hub.close()
 
     async def _listen(self) -> None:
+        assert self.listener
         port, grpc_port = await self.listener.open()
         self._tell(event="listening", port=port, grpc_port=grpc_port)
 
@@ -123,6 +130,7 @@ class Worker:
         began_s = time.monotonic()
         self.catalog.draining = True
         self.hub.drain()
+        assert self.listener
         await self.listener.close()
         is_final = False
         while True:

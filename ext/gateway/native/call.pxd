@@ -63,6 +63,7 @@ cdef class Call(Caller):
     cdef int events                     # Event bits not yet seen by the data plane
     cdef readonly int64_t deadline_us   # monotonic; 0: none
     cdef int64_t began_us               # since when we wait for the headers, or for the message being received, to be complete
+    cdef int64_t stalled_us             # since when nothing of the answer could be sent, as the sweep saw it; 0: it moves
     cdef Timers timers                  # where the call's own deadline is pending
     # request side
     cdef str path_text                  # METHOD_OTHER only
@@ -100,6 +101,7 @@ cdef class Call(Caller):
     cdef int refuse_http(self, bytes http_status, int code, str text) except -1
     cdef int raise_event(self, int event) except -1
     cdef void return_window(self)
+    cdef void reset(self) noexcept                        # give up on the stream: RST_STREAM
     cdef void stop_timer(self) noexcept
     cdef size_t missing_bytes(self) noexcept              # of the message being received
     cdef int n_waiting(self)                              # messages not yet answered or not yet sent
@@ -107,6 +109,7 @@ cdef class Call(Caller):
     cdef int _complete(self, Body body) except -1
     cdef Body _decompressed(self, Body body)
     cdef Body _compressed(self, Body body)
+    cdef Body _charged(self, Body body)
     cdef int _start(self) except -1
     cdef int _submit_trailers(self) except -1
 

@@ -8,7 +8,7 @@ import zlib
 from gateway.native cimport counters
 from gateway.native.body cimport Body
 from gateway.native.cnghttp2 cimport (
-    NGHTTP2_DATA_FLAG_EOF, NGHTTP2_DATA_FLAG_NO_COPY, NGHTTP2_DATA_FLAG_NO_END_STREAM, NGHTTP2_ERR_DEFERRED,
+    NGHTTP2_CANCEL, NGHTTP2_DATA_FLAG_EOF, NGHTTP2_DATA_FLAG_NO_COPY, NGHTTP2_DATA_FLAG_NO_END_STREAM, NGHTTP2_ERR_DEFERRED,
     NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE, NGHTTP2_FLAG_NONE, NGHTTP2_NO_ERROR, NGHTTP2_NV_FLAG_NO_COPY_NAME,
     NGHTTP2_NV_FLAG_NO_COPY_VALUE, nghttp2_data_provider, nghttp2_data_source, nghttp2_nv, nghttp2_session,
     nghttp2_session_consume_stream, nghttp2_session_resume_data, nghttp2_submit_response, nghttp2_submit_rst_stream,
@@ -203,13 +203,13 @@ cdef class Call(Caller):
         if self.state >= CALL_ANSWERED:
             return 0
         self.state = CALL_ANSWERED
-        self.out = self._compressed(body)
+        self.out = self._charged(self._compressed(body))
         return self._start()
 
     cdef int push(self, Body body) except -1:
         if self.state >= CALL_ANSWERED:
             return 0
-        body = self._compressed(body)
+        body = self._charged(self._compressed(body))
         if self.out is None:
             self.out = body
         elif self.out_more is None:
@@ -281,6 +281,12 @@ cdef class Call(Caller):
         packed.append(<const uint8_t*><char*>data, len(data))
         return packed
 
+    cdef Body _charged(self, Body body):
+        """Answers count against the budget too, but are never refused: they must leave."""
+        self.carrier.budget.take(body.length)
+        body.charge(self.carrier.budget, body.length)
+        return body
+
     cdef int _start(self) except -1:
         """Have nghttp2 pull: for the first time, or again."""
         cdef nghttp2_data_provider provider
@@ -310,6 +316,11 @@ cdef class Call(Caller):
         fields[0] = header(b"grpc-status", status, False)
         fields[1] = header(b"grpc-message", message, False)
         return nghttp2_submit_trailer(self.carrier.session, self.stream_id, fields, 2)
+
+    cdef void reset(self) noexcept:
+        if self.carrier is not None:
+            nghttp2_submit_rst_stream(self.carrier.session, NGHTTP2_FLAG_NONE, self.stream_id, NGHTTP2_CANCEL)
+            self.carrier.touch()
 
     cdef void stop_timer(self) noexcept:
         if self.slot >= 0:
@@ -442,6 +453,7 @@ cdef inline bint is_last(Call call, size_t n) noexcept:
 cdef void advance(Call call, size_t n) noexcept:
     """n bytes of the answer have left the Body."""
     call.out_sent += n
+    call.stalled_us = 0
     if call.out_sent == call.out.length:
         call.out = call.out_more.pop(0) if call.out_more else None
         call.out_sent = 0

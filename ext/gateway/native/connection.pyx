@@ -61,7 +61,8 @@ cdef bytes HTTP1_REASON = b'{"error":"this port speaks gRPC over HTTP/2 with pri
 
 
 cdef class Hub(DataPlane):
-    """Hub(limits, max_in_flight_bytes, unary, streaming, report, loop, max_connections, header_timeout_us, idle_timeout_us).
+    """Hub(limits, max_in_flight_bytes, unary, streaming, report, loop, max_connections, header_timeout_us, send_timeout_us,
+    idle_timeout_us).
 
     The loop's side of a data plane: one per worker, owned by its loop thread.
     """
@@ -71,18 +72,18 @@ cdef class Hub(DataPlane):
     cdef Outgoing outgoing
     cdef readonly set connections
     cdef int max_connections
-    cdef int64_t header_timeout_us, idle_timeout_us
+    cdef int64_t header_timeout_us, send_timeout_us, idle_timeout_us
     cdef bint has_turn                          # scheduled
     cdef int alarm_fd                           # timerfd; -1: the loop's own timers, whole milliseconds
     cdef object alarm_handle
     cdef readonly uint64_t bytes_in, bytes_out, n_accepted, n_rejected
 
     def __init__(self, limits, max_in_flight_bytes, unary, streaming, report, loop, int max_connections, int64_t header_timeout_us,
-                 int64_t idle_timeout_us):
+                 int64_t send_timeout_us, int64_t idle_timeout_us):
         cdef uint8_t[::1] view
         self.loop, self.call_soon = loop, loop.call_soon
         self.max_connections = max_connections
-        self.header_timeout_us, self.idle_timeout_us = header_timeout_us, idle_timeout_us
+        self.header_timeout_us, self.send_timeout_us, self.idle_timeout_us = header_timeout_us, send_timeout_us, idle_timeout_us
         block = bytearray(READ_BUFFER_BYTES)
         view = block
         self.received = &view[0]
@@ -257,6 +258,8 @@ cdef class Connection:
         elif hub.is_draining:
             self.session.drain()
             self.session._final_goaway()
+        else:
+            return                                            # our SETTINGS wait for the first bytes, which tell HTTP/2 from HTTP/1.1
         self.flush()
 
     def get_buffer(self, sizehint):
@@ -356,6 +359,15 @@ cdef class Connection:
                         return 0
                 elif call.incoming is not None and now_us - call.began_us > limit_us + <int64_t>(call.incoming.charged * 1_000_000 // MIN_UPLOAD_BYTES_PER_S):
                     call.end(DEADLINE_EXCEEDED, f"the request message is too slow: {call.missing_bytes()} of {call.incoming.charged} bytes are still missing")
+            elif call.out is None:
+                call.stalled_us = 0
+            elif call.stalled_us == 0:
+                call.stalled_us = now_us
+            elif now_us - call.stalled_us > self.hub.send_timeout_us:
+                if self.is_paused:
+                    self.transport.abort()                    # the socket itself takes nothing
+                    return 0
+                call.reset()
             call = following
         return 0
 
