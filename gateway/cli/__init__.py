@@ -1,0 +1,45 @@
+"""The `gateway` command: one file per noun, each with light imports, so that --help answers at once.
+
+Exit codes: 0 done, 1 refused (by the server, the machine or a worker), 2 usage (a flag, a file or the data is wrong).
+"""
+
+from __future__ import annotations
+
+import typer
+
+from gateway.cli.predict import predict
+from gateway.cli.serve import serve
+from gateway.cli.worker import worker
+
+app = typer.Typer(
+    name="gateway",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain text: errors stay on one line, and help costs no import of Rich
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(serve)
+app.command()(predict)
+app.command(hidden=True)(worker)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            typer.echo(f"gateway {version('gateway')}")
+        except PackageNotFoundError:
+            typer.echo("gateway (not installed: run from its source folder)")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: bool = typer.Option(False, "--version", help="Print the version.", callback=_version, is_eager=True),
+) -> None:
+    """Inference gateway: gRPC in, dynamic batches, ONNX Runtime, answers out.
+
+    Start with `gateway serve --models DIR`, then `gateway predict MODEL --data FILE`.
+    """

@@ -1,0 +1,50 @@
+"""What a person reads when the server is up: what it serves, what it does not and why, and where to reach it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gateway.config.deployment import FLAGS, Deployment
+
+
+@dataclass(frozen=True, slots=True)
+class VersionStatus:
+    """One version as a worker reported it."""
+
+    state: str
+    reason: str = ""
+
+
+def banner(deployment: Deployment, versions: Mapping[tuple[str, str], VersionStatus], seconds: float) -> str:
+    """Text of several lines, ending in a newline. `versions` by (model, version); `deployment` with the real ports."""
+    n_ready = sum(status.state == "READY" for status in versions.values())
+    is_up = "is ready" if n_ready else "is up, but NOT READY: no version could be loaded;"
+    n_models = len({model for model, _ in versions})
+    lines = [
+        f"gateway {is_up} after {seconds:.1f} s: {n_ready} of {_count(len(versions), 'version')}, "
+        f"{_count(n_models, 'model')}, {_count(deployment.workers, 'worker')}",
+        "",
+    ]
+    width = max((len(model) for model, _ in versions), default=0)
+    for (model, version), status in sorted(
+        versions.items(), key=lambda item: (item[0][0], len(item[0][1]), item[0][1])
+    ):
+        lines.append(f"  {model:<{width}}  {version:>3}  {status.state:<11}  {status.reason}".rstrip())
+    scheme = "gRPC over TLS" if deployment.tls_cert else "gRPC"
+    lines += [
+        "",
+        f"  {scheme}: {address(deployment.host, deployment.grpc_port)} ({FLAGS['grpc_port']}), "
+        f"{address(deployment.host, deployment.port)} ({FLAGS['port']})",
+        f"  Ctrl-C stops it, after at most {deployment.drain_s:g} s for requests in flight ({FLAGS['drain_s']})",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def address(host: str, port: int) -> str:
+    """host:port, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
