@@ -1,0 +1,1 @@
+"""The whole gateway under load: load_<path>__<shape>.py, each with run(context) -> figures."""
