@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bench import payloads
+from bench.micro.compiled import loops
 from bench.micro.harness import Operation
 from bench.models import IMAGE_MEAN, SMALL_MLP
 
@@ -18,5 +19,4 @@ REQUESTS = {
 
 
 def operations() -> list[Operation]:
-    """One per request above, once the codec has an entry that repeats in C."""
-    return []
+    return [Operation(name, repeat=loops().Parse(message).repeat) for name, message in REQUESTS.items()]

@@ -18,6 +18,9 @@ from gateway.backends.base import Array, TensorSpec, numpy_dtype
 MAX_SAMPLE_BYTES = 32 * 2**20
 """A free dimension tried at 224 must not fill the memory when a tensor has four of them."""
 
+MAX_MESSAGE_BYTES = 2**31
+"""A fixed shape is tried as it is, up to what protobuf can carry: nobody will ever send more."""
+
 _FREE_SIZES = (8, 1, 32, 224)  # short, single, a small image, a usual image
 _TEXT_BYTES = 16  # what a string counts for
 _POOL_SIZE = 4099  # prime, so that rows of a power of two differ
@@ -65,7 +68,7 @@ def _candidates(specs: tuple[TensorSpec, ...], rows: int | None) -> Iterator[Sam
     for free_size in _FREE_SIZES if free else _FREE_SIZES[:1]:
         for kind in ("random", "zeros", "blank") if text else ("random", "zeros"):
             samples = Samples(specs, kind, free_size)
-            if samples.n_bytes(rows) <= MAX_SAMPLE_BYTES or not free:
+            if samples.n_bytes(rows) <= (MAX_SAMPLE_BYTES if free else MAX_MESSAGE_BYTES):
                 yield samples
 
 

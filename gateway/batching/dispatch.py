@@ -10,7 +10,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from gateway.backends.base import Array
 
@@ -23,7 +23,10 @@ class Batch(Protocol):
     def execute(self, run: Run) -> None: ...
 
 
-class Executor:
+B = TypeVar("B", bound=Batch)
+
+
+class Executor(Generic[B]):
     """Runs batches of one version on at most `n_threads` threads; `completed(batch)` is called on the loop thread.
 
     `submit` and `close` on the loop thread only.
@@ -35,15 +38,15 @@ class Executor:
         run: Run,
         n_threads: int,
         loop: asyncio.AbstractEventLoop,
-        completed: Callable[[Batch], None],
+        completed: Callable[[B], None],
     ) -> None:
         self._name, self._run, self._n_threads = name, run, n_threads
         self._loop, self._completed = loop, completed
-        self._queue: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[B | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._n_busy = 0
 
-    def submit(self, batch: Batch) -> None:
+    def submit(self, batch: B) -> None:
         """Run it soon. The lane never has more batches out than there are threads."""
         if self._n_busy == len(self._threads) and len(self._threads) < self._n_threads:
             thread = threading.Thread(target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True)
@@ -57,7 +60,7 @@ class Executor:
         for _ in self._threads:
             self._queue.put(None)
 
-    def _on_done(self, batch: Batch) -> None:
+    def _on_done(self, batch: B) -> None:
         self._n_busy -= 1
         self._completed(batch)
 

@@ -44,7 +44,9 @@ def instances_for(wish: int | str, cores: int, workers: int) -> int:
     return wish if isinstance(wish, int) else max(1, cores // workers)
 
 
-def lane_policy(batching: Batching, *, max_batch_size: int, cores: int, workers: int, is_one_thread: bool) -> LanePolicy:
+def lane_policy(
+    batching: Batching, *, max_batch_size: int, cores: int, workers: int, is_one_thread: bool
+) -> LanePolicy:
     """`max_batch_size` in rows as the backend settled it (0: not batched); `is_one_thread`: a run is the work of the
     calling thread alone, so that its processor time is its cost, whatever else the machine does.
     """

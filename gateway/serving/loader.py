@@ -20,6 +20,7 @@ from gateway.batching.policy import lane_policy
 from gateway.config.model import ModelConfig
 from gateway.errors import LoadError
 from gateway.native import signature as native_signature
+from gateway.native.batch import Batch
 from gateway.native.connection import Hub
 from gateway.native.lane import Lane
 from gateway.native.routetable import RouteTable
@@ -38,7 +39,7 @@ class Loader:
         self._catalog, self._hub, self._workers = catalog, hub, workers
         self._on_settled = on_settled
         self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._lanes: dict[ServedVersion, tuple[Lane, Executor, Backend]] = {}
+        self._lanes: dict[ServedVersion, tuple[Lane, Executor[Batch], Backend]] = {}
         self._log = logs.get()
 
     async def load_all(self, folders: Iterable[ModelFolder]) -> None:
@@ -102,12 +103,16 @@ class Loader:
         """A new route table over what is ready now: a model's default is its highest ready version."""
         models: dict[str, dict[str, Any]] = {}
         for model in self._catalog.models():
-            targets: dict[str, Any] = {"": "no version is ready"}
+            targets: dict[str, Any] = {}
+            unready = []
             for entry in self._catalog.versions(model):
                 held = self._lanes.get(entry) if entry.is_ready else None
                 targets[entry.version] = held[0] if held else f"{entry.state.value} {entry.reason}".strip()
                 if held:
                     targets[""] = held[0]
+                else:
+                    unready.append(f"version {entry.version} is {targets[entry.version]}")
+            targets.setdefault("", "; ".join(unready) or "it has no version")
             models[model] = targets
         self._hub.routes = RouteTable(models)
 

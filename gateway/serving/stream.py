@@ -15,7 +15,8 @@ from gateway.errors import InvalidArgument
 class Stream(Protocol):
     """The native side of a streaming call; framing and flow control are its business."""
 
-    path: str
+    @property
+    def path(self) -> str: ...
 
     def send(self, message: bytes) -> None:
         """One response message."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import json
 import os
@@ -35,11 +36,24 @@ DRAIN_POLL_S = 0.02
 FINAL_GOAWAY_AFTER_S = 1.0
 """Peers that do not answer the ping which follows the first GOAWAY."""
 
+MMAP_FROM_BYTES = 4 * 2**20
+"""Messages and tensors from this size on are mapped one by one, and given back when freed. glibc would raise its own
+threshold to 32 MiB, and keep ten times of what is in use in the holes of its heaps.
+"""
+_M_MMAP_THRESHOLD = -3  # malloc.h
+
 
 def run(options: WorkerOptions) -> int:
     """Serve until told to stop; the exit code: 0 drained, 1 could not start or did not finish in time."""
     logs.setup(options.log_format, worker=options.worker)
+    _map_large_blocks()
     return uvloop.run(Worker(options).run())
+
+
+def _map_large_blocks() -> None:
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's; others give large blocks back by themselves
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, MMAP_FROM_BYTES)
 
 
 class Worker:
@@ -59,7 +73,7 @@ class Worker:
         if options.lifeline_fd is not None:
             loop.add_reader(options.lifeline_fd, self._on_orphaned, options.lifeline_fd)
         self.catalog = Catalog()
-        services = Services(self.catalog, package_version("gateway"))
+        services = Services(self.catalog, package_version("gateway"), ["schedule_policy"])
         limits = options.limits
         self.hub = Hub(
             SessionLimits(**{name: getattr(limits, name) for name in _SESSION_LIMITS}),
@@ -83,7 +97,7 @@ class Worker:
             if options.accept == "at_once":
                 await self._listen()
             if not await self._unless_stopped(self.loader.load_all(folders)):
-                os._exit(0)  # nothing was accepted; a load in a thread cannot be interrupted, and exit would wait for it
+                os._exit(0)  # nothing was accepted, and a load in a thread, which cannot be stopped, would hold up an exit
             if options.accept == "when_ready":
                 await self._listen()
             gc.collect()

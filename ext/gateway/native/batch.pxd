@@ -35,6 +35,7 @@ cdef class Batch:
     cdef readonly list errors           # exceptions for the log
     cdef readonly int64_t cost_us       # processor or wall time of the execution
     cdef bint counts_cpu                # cost_us is thread processor time
+    cdef bint has_failed                # some run of it raised, or gave what does not fit
 
     cdef int add(self, Request request, int64_t first, int64_t n_rows) except -1
     cdef int perform(self, object run) except -1            # fills results
@@ -42,7 +43,7 @@ cdef class Batch:
     cdef int _run(self, object run, int low, int high) except -1
     cdef list _gather(self, int low, int high)
     cdef object _gather_strings(self, int index, int low, int high, Py_ssize_t* dims)
-    cdef int _check(self, list outputs, int64_t n_rows) except -1
+    cdef int _check(self, object outputs, int64_t n_rows) except -1
     cdef int _scatter(self, list outputs, int low, int high) except -1
 
 

@@ -14,7 +14,7 @@ from gateway.native.body cimport Body
 from gateway.native.clock cimport monotonic_us, thread_cpu_us
 from gateway.native.codec cimport OutputView, encode_response
 from gateway.native.datatype cimport DT_BYTES
-from gateway.native.refusal cimport INTERNAL
+from gateway.native.refusal cimport INTERNAL, N_CODES
 from gateway.native.request cimport Request, TensorRef
 from gateway.native.signature cimport MAX_DIMS, Signature, TensorSpec
 
@@ -73,6 +73,7 @@ cdef class Batch:
         try:
             self._run(run, 0, self.n_members)
         except BaseException as error:                        # members without a result are answered INTERNAL
+            self.has_failed = True
             self._record(error)
         self.cost_us = (thread_cpu_us() if self.counts_cpu else monotonic_us()) - began
         return 0
@@ -89,14 +90,16 @@ cdef class Batch:
             self._scatter(outputs, low, high)
             return 0
         except BatchMismatch as error:
+            self.has_failed = True
             self._record(error)
             for i in range(low, high):
                 self.results[i] = (INTERNAL, f"{self.signature.describe()} gave an answer that does not fit its signature")
             return 0
         except Exception as error:
+            self.has_failed = True
             if high - low == 1:
                 code = getattr(error, "code", None)
-                if code is None:
+                if not isinstance(code, int) or not 0 < code < N_CODES:     # not ours: other libraries' errors have codes too
                     self._record(error)
                     self.results[low] = (INTERNAL, f"{self.signature.describe()} failed on this request")
                 else:
@@ -193,17 +196,18 @@ cdef class Batch:
 
     # --- rows out --------------------------------------------------------------------------------------------------------------
 
-    cdef int _check(self, list outputs, int64_t n_rows) except -1:
+    cdef int _check(self, object outputs, int64_t n_rows) except -1:
         cdef Signature signature = self.signature
         cdef const TensorSpec* spec
         cdef int index
-        if len(outputs) != signature.n_outputs:
-            raise BatchMismatch(f"{signature.describe()}: got {len(outputs)} outputs, expected {signature.n_outputs}")
+        if not isinstance(outputs, list) or len(outputs) != signature.n_outputs:
+            came = f"{len(outputs)} outputs" if isinstance(outputs, list) else type(outputs).__name__
+            raise BatchMismatch(f"{signature.describe()}: got {came}, expected a list of {signature.n_outputs} arrays")
         for index in range(signature.n_outputs):
             spec = &signature.outputs[index]
             array = outputs[index]
-            if not isinstance(array, np.ndarray) or not cnp.PyArray_EquivTypenums(cnp.PyArray_TYPE(array), spec.typenum) or not cnp.PyArray_IS_C_CONTIGUOUS(array):
-                raise BatchMismatch(f"output '{spec.name.ptr[:spec.name.len].decode()}' of {signature.describe()}: got {type(array).__name__} of {getattr(array, 'dtype', '?')}, expected a contiguous array of NumPy type {spec.typenum}")
+            if not isinstance(array, np.ndarray) or not cnp.PyArray_EquivTypenums(cnp.PyArray_TYPE(array), spec.typenum) or not cnp.PyArray_ISCARRAY_RO(array):
+                raise BatchMismatch(f"output '{spec.name.ptr[:spec.name.len].decode()}' of {signature.describe()}: got {type(array).__name__} of {getattr(array, 'dtype', '?')}, expected an aligned C-contiguous array of NumPy type {spec.typenum} in native byte order")
             if cnp.PyArray_NDIM(array) > MAX_DIMS or signature.batched and (cnp.PyArray_NDIM(array) < 1 or cnp.PyArray_DIM(array, 0) != n_rows):
                 raise BatchMismatch(f"output '{spec.name.ptr[:spec.name.len].decode()}' of {signature.describe()}: got shape {array.shape}, expected {n_rows} rows")
         return 0
@@ -234,7 +238,12 @@ cdef bytes packed_strings(object array, int64_t first, int64_t count):
     cdef uint32_t n
     for i in range(first, first + count):
         element = <object>cells[i]
-        raw = (<str>element).encode() if isinstance(element, str) else bytes(element)
+        if isinstance(element, str):
+            raw = (<str>element).encode()
+        elif isinstance(element, bytes):
+            raw = element
+        else:                                                 # bytes(3) would be three zeros
+            raise TypeError(f"element {i} of a BYTES output: got {type(element).__name__}, expected str or bytes")
         n = <uint32_t>len(raw)
         pieces.append((<char*>&n)[:4])
         pieces.append(raw)

@@ -50,8 +50,10 @@ cdef class Carrier:           # what a call needs of the session that carries it
     cdef int64_t now_us                 # of the feed in progress
     cdef list inbox                     # calls with events, each once
     cdef list dirty                     # shared: carriers with something to send
+    cdef list unread                    # streams that were refused while their callers still send; None: none
     cdef bint is_dirty
     cdef void touch(self)
+    cdef int stop_reading(self, int32_t stream_id) except -1
 
 
 cdef class Call(Caller):
@@ -77,7 +79,7 @@ cdef class Call(Caller):
     cdef bytes refused_content_type, refused_method, refused_encoding
     cdef Body incoming                  # being received
     cdef Body message                   # unary: the complete one
-    cdef list messages                  # streaming: complete ones, oldest first
+    cdef object messages                # streaming: deque of the complete ones, oldest first
     cdef size_t unreturned              # window bytes withheld from a streaming caller
     # answer side
     cdef Request request                # unary: in flight
@@ -85,7 +87,7 @@ cdef class Call(Caller):
     cdef object handler                 # METHOD_OTHER: StreamHandler, or the unary function
     cdef Body out                       # being sent
     cdef size_t out_sent
-    cdef list out_more                  # behind it
+    cdef object out_more                # deque of those behind it
     cdef bint has_headers, is_deferred
     cdef int status                     # gRPC code once ANSWERED
     cdef str status_text

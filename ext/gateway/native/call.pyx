@@ -4,17 +4,18 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.string cimport memcpy
 
 import zlib
+from collections import deque
 
 from gateway.native cimport counters
 from gateway.native.body cimport Body
 from gateway.native.cnghttp2 cimport (
     NGHTTP2_CANCEL, NGHTTP2_DATA_FLAG_EOF, NGHTTP2_DATA_FLAG_NO_COPY, NGHTTP2_DATA_FLAG_NO_END_STREAM, NGHTTP2_ERR_DEFERRED,
-    NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE, NGHTTP2_FLAG_NONE, NGHTTP2_NO_ERROR, NGHTTP2_NV_FLAG_NO_COPY_NAME,
+    NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE, NGHTTP2_FLAG_NONE, NGHTTP2_NV_FLAG_NO_COPY_NAME,
     NGHTTP2_NV_FLAG_NO_COPY_VALUE, nghttp2_data_provider, nghttp2_data_source, nghttp2_nv, nghttp2_session,
     nghttp2_session_consume_stream, nghttp2_session_resume_data, nghttp2_submit_response, nghttp2_submit_rst_stream,
     nghttp2_submit_trailer, ssize_t)
 from gateway.native.codec cimport GRPC_PREFIX_BYTES, encode_stream_error
-from gateway.native.refusal cimport CANCELLED, INTERNAL, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED
+from gateway.native.refusal cimport CANCELLED, DEADLINE_EXCEEDED, INTERNAL, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED
 from gateway.native.request cimport Request
 
 from gateway.native.refusal import Refusal
@@ -22,6 +23,7 @@ from gateway.native.refusal import Refusal
 cdef enum:
     NO_COPY_MIN_BYTES = 2048  # larger DATA payloads go from the answer into the send buffer at once, without nghttp2's frame buffer
     COMPRESS_MIN_BYTES = 256  # below this gzip only adds bytes
+    MAX_TEXT_BYTES = 2048     # of grpc-message, before percent-encoding triples them: callers take 8 KiB of headers, nghttp2 sends no 64 KiB
 
 # zlib's window bits for what gRPC calls gzip and deflate (zlib format, RFC 1950).
 WINDOW_BITS = {ENCODING_GZIP: 31, ENCODING_DEFLATE: 15}
@@ -48,7 +50,9 @@ ANSWER_HEADERS[0], ANSWER_HEADERS[1] = header(_static[0], _static[1], True), hea
 
 cdef bytes percent_encoded(str text):
     """grpc-message: printable ASCII but '%' as it is, the rest as %XX of its UTF-8."""
-    raw = text.encode("utf-8", "replace")
+    raw = text[:MAX_TEXT_BYTES].encode("utf-8", "replace")
+    if len(raw) > MAX_TEXT_BYTES:
+        raw = raw[:MAX_TEXT_BYTES].decode("utf-8", "ignore").encode()
     if raw.isascii() and b"%" not in raw and raw.decode("ascii").isprintable():
         return raw
     return b"".join([bytes((byte,)) if 0x20 <= byte <= 0x7E and byte != 0x25 else b"%%%02X" % byte for byte in raw])
@@ -62,6 +66,13 @@ cdef class Carrier:
         if not self.is_dirty:
             self.is_dirty = True
             self.dirty.append(self)
+
+    cdef int stop_reading(self, int32_t stream_id) except -1:
+        """Stop an upload that nobody will read, once the answer has left: nghttp2 drops what a reset stream still wants to send."""
+        if self.unread is None:
+            self.unread = []
+        self.unread.append(stream_id)
+        return 0
 
 
 @cython.final
@@ -129,7 +140,7 @@ cdef class Call(Caller):
             self.message = body                               # dispatched when the caller has ended the stream, which proves it is the only one
             return 0
         if self.messages is None:
-            self.messages = []
+            self.messages = deque()
         self.messages.append(body)
         return self.raise_event(EVENT_MESSAGE)
 
@@ -213,7 +224,7 @@ cdef class Call(Caller):
         if self.out is None:
             self.out = body
         elif self.out_more is None:
-            self.out_more = [body]
+            self.out_more = deque((body,))
         else:
             self.out_more.append(body)
         return self._start()
@@ -226,6 +237,8 @@ cdef class Call(Caller):
         was_open = self.state == CALL_OPEN
         self.state = CALL_ANSWERED
         self.stop_timer()
+        if self.handler is not None:                          # not by its own wish: it must let go
+            self.raise_event(EVENT_CLOSED)
         self.status = code
         self.status_text = text
         self.incoming = self.message = None
@@ -244,8 +257,8 @@ cdef class Call(Caller):
             fields[n] = ACCEPT_ENCODING
             n += 1
         nghttp2_submit_response(self.carrier.session, self.stream_id, fields, n, NULL)
-        if was_open:                                          # stop an upload that nobody will read
-            nghttp2_submit_rst_stream(self.carrier.session, NGHTTP2_FLAG_NONE, self.stream_id, NGHTTP2_NO_ERROR)
+        if was_open:
+            self.carrier.stop_reading(self.stream_id)
         self.carrier.touch()
         return 0
 
@@ -262,7 +275,7 @@ cdef class Call(Caller):
         fields[2] = header(b"grpc-message", message, False)
         nghttp2_submit_response(self.carrier.session, self.stream_id, fields, 3, NULL)
         if was_open:
-            nghttp2_submit_rst_stream(self.carrier.session, NGHTTP2_FLAG_NONE, self.stream_id, NGHTTP2_NO_ERROR)
+            self.carrier.stop_reading(self.stream_id)
         self.carrier.touch()
         return 0
 
@@ -350,11 +363,8 @@ cdef class Call(Caller):
         return self.end(code, text)
 
     cdef int fire(self, int64_t now_us) except -1:
-        """METHOD_OTHER only: the deadline has passed."""
-        if self.state < CALL_ANSWERED:
-            self.raise_event(EVENT_CLOSED)
-            self.end(4, "deadline exceeded")
-        return 0
+        """The deadline of a streaming call has passed; a unary one leaves that to its request."""
+        return self.end(DEADLINE_EXCEEDED, "deadline exceeded")
 
     # --- for Python handlers ---------------------------------------------------------------------------------------------------
 
@@ -414,7 +424,7 @@ cdef class StreamSlot(Caller):
         if n:
             del call.slots[:n]
             call.return_window()
-            if not call.slots and call.state == CALL_SERVING:
+            if not call.slots and not call.messages and call.state == CALL_SERVING:      # a refusal comes while others wait to be admitted
                 call.end(0, "")
         return 0
 
@@ -455,7 +465,7 @@ cdef void advance(Call call, size_t n) noexcept:
     call.out_sent += n
     call.stalled_us = 0
     if call.out_sent == call.out.length:
-        call.out = call.out_more.pop(0) if call.out_more else None
+        call.out = call.out_more.popleft() if call.out_more else None
         call.out_sent = 0
         if call.unreturned:
             call.return_window()

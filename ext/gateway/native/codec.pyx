@@ -168,6 +168,7 @@ cdef int check_contents(Span contents) noexcept nogil:
 
 cdef int parse_requested_output(Span message, Wire* wire) noexcept nogil:
     cdef Cursor c = cursor_over(message)
+    cdef WireInput nobody                                     # parameters of an output are checked and mean nothing
     cdef uint32_t field
     cdef int wire_type
     cdef Span span
@@ -192,7 +193,7 @@ cdef int parse_requested_output(Span message, Wire* wire) noexcept nogil:
             wire.outputs[wire.n_outputs] = span
             if not is_utf8(span):
                 return PARSE_MALFORMED
-        elif field == 2 and parse_parameter(span, wire, NULL) != PARSE_OK:
+        elif field == 2 and parse_parameter(span, wire, &nobody) != PARSE_OK:
             return PARSE_MALFORMED
     wire.n_outputs += 1
     wire.error_in = "ModelInferRequest"
@@ -341,10 +342,11 @@ cdef void walk_contents(Span message, Contents* k) noexcept nogil:
     """Over every `contents` piece of one input. Well-formedness was checked by parse_request, so reads cannot fail."""
     cdef Cursor c = cursor_over(message)
     cdef Cursor inner, packed
-    cdef uint32_t field
-    cdef int wire_type
-    cdef uint64_t number
+    cdef uint32_t field = 0
+    cdef int wire_type = 0
+    cdef uint64_t number = 0
     cdef Span span
+    memset(&span, 0, sizeof(span))
     k.nbytes, k.n_elements = 0, 0
     while c.at < c.end:
         read_tag(&c, &field, &wire_type)

@@ -13,6 +13,7 @@ cdef extern from *:
 
 cdef struct Cost:
     double weight, rows, us, rows_rows, rows_us           # decayed sums
+    double trust                                          # 0..1: how much of the estimate a refusal may rest on
 
 
 cdef inline double predict_us(const Cost* k, double rows) noexcept nogil:
@@ -33,11 +34,16 @@ cdef inline double predict_us(const Cost* k, double rows) noexcept nogil:
 
 
 cdef inline void observe(Cost* k, double rows, double us) noexcept nogil:
-    cdef double expected
+    cdef double expected, most
+    expected = predict_us(k, rows)
+    if us >= expected:                                        # nothing known, or the estimate is none too high
+        k.trust = 1
+    elif us > expected * k.trust:
+        k.trust = us / expected
     if k.weight > 0:
-        expected = predict_us(k, rows) * GW_COST_CLIP + GW_COST_FLOOR_US
-        if us > expected:
-            us = expected
+        most = expected * GW_COST_CLIP + GW_COST_FLOOR_US
+        if us > most:
+            us = most
     k.weight = k.weight * GW_COST_FORGET + 1
     k.rows = k.rows * GW_COST_FORGET + rows
     k.us = k.us * GW_COST_FORGET + us
@@ -46,6 +52,6 @@ cdef inline void observe(Cost* k, double rows, double us) noexcept nogil:
 
 
 cdef inline void relax(Cost* k) noexcept nogil:
-    """A request was refused on this estimate: believe a little less, or a wrong one would refuse for ever."""
-    k.us *= 0.95
-    k.rows_us *= 0.95
+    """A request was refused on this estimate: believe a little less, or a wrong one would refuse for ever. What decides where a batch
+    runs stays as it was measured: a caller with hopeless deadlines must not talk a slow model onto the loop thread."""
+    k.trust *= 0.95

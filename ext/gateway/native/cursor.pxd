@@ -39,10 +39,8 @@ cdef inline int read_varint(Cursor* c, uint64_t* value) noexcept nogil:
     cdef int shift = 0
     cdef const uint8_t* p = c.at
     while p < c.end and shift < 70:
-        v |= (<uint64_t>(p[0] & 0x7F)) << shift if shift < 64 else 0
+        v |= <uint64_t>(p[0] & 0x7F) << shift     # of the tenth byte one bit counts; protobuf drops the others too
         if p[0] < 0x80:
-            if shift == 63 and p[0] > 1:          # the tenth byte carries one bit
-                return -1
             c.at = p + 1
             value[0] = v
             return 0

@@ -66,7 +66,10 @@ cdef class DataPlane:
         lanes = self.pending[:]
         self.pending.clear()
         for lane in lanes:
-            lane.pump(now_us)
+            try:
+                lane.pump(now_us)
+            except Exception as error:                        # the others have left `pending`: nobody else would pump them
+                self.report(error)
         return 0
 
     cdef int _serve(self, Call call, int64_t now_us) except -1:
@@ -123,7 +126,7 @@ cdef class DataPlane:
             slot = StreamSlot()
             slot.call = call
             call.slots.append(slot)
-            slot.request = self._infer(call.messages.pop(0), slot, True, call.deadline_us, now_us)
+            slot.request = self._infer(call.messages.popleft(), slot, True, call.deadline_us, now_us)
             if call.slots is None:
                 return 0
         call.return_window()
@@ -142,11 +145,15 @@ cdef class DataPlane:
 
     cdef int _serve_other(self, Call call, int events, int64_t now_us) except -1:
         if events & EVENT_BEGIN:
+            if call.state >= CALL_ANSWERED:                   # refused or given up in the same read: a timer or a handler would stay
+                return 0
             if call.path_text in self.unary:
                 call.handler = self.unary[call.path_text]
             elif call.path_text in self.streaming:
                 self._start_timer(call)
-                call.handler = self.streaming[call.path_text](call)
+                handler = self.streaming[call.path_text](call)
+                if call.state < CALL_ANSWERED:                # it may have finished at once
+                    call.handler = handler
             else:
                 return call.end(UNIMPLEMENTED, f"method: got {repr(call.path_text)}, expected one of the methods that reflection lists")
         if call.handler is None:
@@ -157,7 +164,7 @@ cdef class DataPlane:
             return 0
         try:
             while call.messages and call.handler is not None:
-                call.handler.on_message(bytes(call.messages.pop(0)))
+                call.handler.on_message(bytes(call.messages.popleft()))
             call.return_window()
             if events & EVENT_END and call.handler is not None:
                 call.handler.on_half_close()

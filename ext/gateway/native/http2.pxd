@@ -35,6 +35,7 @@ cdef class Session(Carrier):
     cdef object error                   # what a callback raised
     cdef bint inside                    # feeding or pulling
     cdef Outgoing* outgoing             # where pull writes
+    cdef size_t high_bytes              # and when it stops
     cdef readonly int64_t last_read_us
     cdef readonly bint has_preface      # the peer's SETTINGS came
     cdef readonly bint is_draining      # shutdown notice sent
@@ -55,6 +56,7 @@ cdef class Session(Carrier):
     cdef int _headers_complete(self, Call call) except -1
     cdef int _unlink(self, Call call) except -1
     cdef int _final_goaway(self) except -1
+    cdef int _reset_unread(self) except -1
 
 
 cdef int reserve(Outgoing* outgoing, size_t n) noexcept                                  # -1: no memory

@@ -223,13 +223,18 @@ cdef class Session(Carrier):
         assert not self.inside
         if self.session == NULL:
             return 0
-        self.outgoing = outgoing
+        self.outgoing, self.high_bytes = outgoing, high_bytes
         self.inside = True
         try:
             while outgoing.length < high_bytes:
                 n = nghttp2_session_mem_send(self.session, &chunk)
                 if n == 0:
-                    return 0
+                    if outgoing.length >= high_bytes:         # paused by _on_send_data
+                        return 1
+                    if self.unread is None:
+                        return 0
+                    self._reset_unread()
+                    continue
                 if n < 0:
                     raise MemoryError(f"HTTP/2: {nghttp2_strerror(<int>n).decode()}")
                 if reserve(outgoing, n) < 0:
@@ -240,6 +245,14 @@ cdef class Session(Carrier):
         finally:
             self.inside = False
             self.outgoing = NULL
+
+    cdef int _reset_unread(self) except -1:
+        """All answers but large ones have left, refusals among them."""
+        unread, self.unread = self.unread, None
+        for stream_id in unread:
+            if nghttp2_session_get_stream_user_data(self.session, stream_id) != NULL:       # its caller has not ended it meanwhile
+                nghttp2_submit_rst_stream(self.session, NGHTTP2_FLAG_NONE, stream_id, NGHTTP2_NO_ERROR)
+        return 0
 
     cdef bint wants_write(self) noexcept:
         return self.session != NULL and nghttp2_session_want_write(self.session)
@@ -309,12 +322,12 @@ cdef class Session(Carrier):
         """Feed bytes; returns "ok", "not http2" or "broken"."""
         return ("ok", "not http2", "broken")[self.feed(&data[0] if data.shape[0] else NULL, data.shape[0], now_us)]
 
-    def to_send(self):
-        """All bytes that the session wants to send."""
+    def to_send(self, size_t high_bytes=<size_t>-1):
+        """Bytes that the session wants to send: all, or those of one pull."""
         cdef Outgoing outgoing
         outgoing.data, outgoing.length, outgoing.capacity = NULL, 0, 0
         try:
-            self.pull(&outgoing, <size_t>-1)
+            self.pull(&outgoing, high_bytes)
             return (<char*>outgoing.data)[:outgoing.length] if outgoing.length else b""
         finally:
             free(outgoing.data)
@@ -439,7 +452,7 @@ cdef int _on_send_data(nghttp2_session* raw, nghttp2_frame* frame, const uint8_t
     memcpy(outgoing.data + outgoing.length + FRAME_HEADER_BYTES, call.out.data + call.out_sent, n)
     outgoing.length += FRAME_HEADER_BYTES + n
     advance(call, n)
-    return 0
+    return NGHTTP2_ERR_PAUSE if outgoing.length >= session.high_bytes else 0     # else mem_send goes on with the whole answer
 
 
 cdef nghttp2_session_callbacks* CALLBACKS = NULL              # one set for all sessions, for the life of the process

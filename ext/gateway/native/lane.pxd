@@ -7,6 +7,7 @@ from libc.stdint cimport int64_t, uint64_t
 
 from gateway.native.batch cimport Batch, Release
 from gateway.native.cost cimport Cost
+from gateway.native.refusal cimport N_CODES
 from gateway.native.request cimport Holder, Request
 from gateway.native.signature cimport Signature
 from gateway.native.timers cimport Timed, Timers
@@ -15,7 +16,6 @@ from gateway.native.timers cimport Timed, Timers
 cdef enum:
     MAX_PRIORITIES = 16
     MAX_SCAN = 1024           # queued requests looked at for one batch of equal shapes: bounds the work of one pump
-    N_CODES = 17
 
 
 cdef struct LaneStats:        # cumulative since start; read by statistics and metrics
@@ -75,8 +75,10 @@ cdef class Lane(Holder):
     cdef Request _head(self)                            # None: nothing queued
     cdef int _push(self, Request request) except -1
     cdef int _unlink(self, Request request) except -1
+    cdef int _refuse(self, int code, str text) except -1
     cdef int _refuse_late(self, Request request, int64_t now_us, double needed_us) except -1
     cdef int _settle(self, Request request, object result) except -1
+    cdef int _take_result(self, Request request, object result, int64_t n_rows) except -1
     cdef int _join(self, Request request) except -1
 
 

@@ -105,11 +105,11 @@ cdef class Lane(Holder):
         cdef int64_t timeout_us = self.default_timeout_us if not deadline_us else 0
         cdef int64_t rows = max(request.n_rows, 1)
         if self.is_closed:
-            raise Refusal(UNAVAILABLE, f"{self.signature.describe()} is being unloaded")
+            self._refuse(UNAVAILABLE, f"{self.signature.describe()} is being unloaded")
         request.priority = self.default_priority
         if request.priority_given and self.n_priorities > 1:
             if request.priority_given > <uint64_t>self.n_priorities:
-                raise Refusal(INVALID_ARGUMENT, f"parameter 'priority': got {request.priority_given}, expected 1 to {self.n_priorities} for {self.signature.describe()}")
+                self._refuse(INVALID_ARGUMENT, f"parameter 'priority': got {request.priority_given}, expected 1 to {self.n_priorities} for {self.signature.describe()}")
             request.priority = <int>request.priority_given
         if request.timeout_us:
             timeout_us = <int64_t>request.timeout_us
@@ -118,16 +118,13 @@ cdef class Lane(Holder):
         if timeout_us and (deadline_us == 0 or now_us + timeout_us < deadline_us):
             deadline_us = now_us + timeout_us
         if deadline_us and deadline_us <= now_us:
-            self.stats.requests[<int>DEADLINE_EXCEEDED] += 1
-            raise Refusal(DEADLINE_EXCEEDED, "the deadline had passed when the request arrived")
+            self._refuse(DEADLINE_EXCEEDED, "the deadline had passed when the request arrived")
         if self.queued_rows + rows > self.max_queue_rows:
             self.stats.refused_rows += 1
-            self.stats.requests[<int>RESOURCE_EXHAUSTED] += 1
-            raise Refusal(RESOURCE_EXHAUSTED, f"the queue of {self.signature.describe()} holds {self.queued_rows} rows, {rows} more would pass its limit of {self.max_queue_rows} (queue_rows)")
+            self._refuse(RESOURCE_EXHAUSTED, f"the queue of {self.signature.describe()} holds {self.queued_rows} rows, {rows} more would pass its limit of {self.max_queue_rows} (queue_rows)")
         if self.queued_bytes + request.nbytes > self.max_queue_bytes:
             self.stats.refused_bytes += 1
-            self.stats.requests[<int>RESOURCE_EXHAUSTED] += 1
-            raise Refusal(RESOURCE_EXHAUSTED, f"the queue of {self.signature.describe()} holds {self.queued_bytes} bytes, {request.nbytes} more would pass its limit of {self.max_queue_bytes} (queue_bytes)")
+            self._refuse(RESOURCE_EXHAUSTED, f"the queue of {self.signature.describe()} holds {self.queued_bytes} bytes, {request.nbytes} more would pass its limit of {self.max_queue_bytes} (queue_bytes)")
         request.arrived_us = now_us
         request.deadline_us = deadline_us
         if deadline_us:
@@ -136,6 +133,10 @@ cdef class Lane(Holder):
         self._push(request)
         self.mark_pending()
         return 0
+
+    cdef int _refuse(self, int code, str text) except -1:
+        self.stats.requests[code] += 1
+        raise Refusal(code, text)
 
     cdef void mark_pending(self):
         if not self.is_pending:
@@ -171,7 +172,7 @@ cdef class Lane(Holder):
         request.next = request.previous = NULL
         Py_DECREF(request)
         self.n_queued -= 1
-        self.queued_rows -= max(request.n_rows, 1)
+        self.queued_rows -= max(request.n_rows - request.n_rows_taken, 1)
         self.queued_bytes -= request.nbytes
         return 0
 
@@ -200,13 +201,14 @@ cdef class Lane(Holder):
             try:
                 self.submit(batch)
             except BaseException as error:                    # no executor: nobody else will ever answer these
-                self.report(error)
                 batch.results = [(INTERNAL, f"{self.signature.describe()} could not be scheduled")] * batch.n_members
                 self.complete(batch, now_us)
+                self.report(error)
         return 0
 
     cdef int _perform_inline(self, Batch batch) except -1:
         self.stats.inline_batches += 1
+        batch.counts_cpu = False                              # that clock is a system call; here wall time is close enough
         batch.perform(self.run)
         return self.complete(batch, monotonic_us())
 
@@ -223,7 +225,7 @@ cdef class Lane(Holder):
         cdef void* at
         cdef int64_t max_rows = self.max_batch_size if self.max_batch_size else 1
         if self.max_delay_us == 0:
-            return RELEASE_FULL if rows >= max_rows else RELEASE_IDLE
+            return RELEASE_IDLE                               # _form sees whether it is full
         if self.signature.is_variable:
             rows = self._joinable_rows()
         for level in range(self.n_priorities):
@@ -246,7 +248,7 @@ cdef class Lane(Holder):
             at = self.heads[level]
             while at != NULL and scanned < MAX_SCAN:
                 if head.can_join(<Request>at):
-                    rows += (<Request>at).n_rows
+                    rows += (<Request>at).n_rows - (<Request>at).n_rows_taken
                 at = (<Request>at).next
                 scanned += 1
         return rows
@@ -268,17 +270,17 @@ cdef class Lane(Holder):
                 if scanned > MAX_SCAN and batch is not None and self.signature.is_variable:
                     return self._released(batch, reason)
                 if request.deadline_us:
-                    needed_us = predict_us(&self.cost, <double>request.n_rows)
+                    needed_us = predict_us(&self.cost, <double>(request.n_rows - request.n_rows_taken)) * self.cost.trust
                     if request.deadline_us <= now_us + <int64_t>needed_us:
                         self._refuse_late(request, now_us, needed_us)
                         continue
                 if head is None:
                     head = request
                     batch = Batch(self.signature, self)
-                elif self.max_batch_size == 0 or batch.nbytes + request.nbytes > self.max_batch_bytes:
-                    return self._released(batch, RELEASE_FULL if self.max_batch_size else reason)
                 elif not head.can_join(request):
                     continue
+                elif batch.nbytes + request.nbytes > self.max_batch_bytes:
+                    return self._released(batch, RELEASE_FULL)
                 take = request.n_rows - request.n_rows_taken
                 if self.max_batch_size:
                     room = self.max_batch_size - batch.n_rows
@@ -290,11 +292,13 @@ cdef class Lane(Holder):
                     request.started_us = now_us
                     self.stats.queue_us += now_us - request.arrived_us
                 batch.add(request, request.n_rows_taken, take)
-                request.n_rows_taken += take
-                if request.n_rows_taken == request.n_rows:
+                if request.n_rows_taken + take == request.n_rows:
                     self._unlink(request)
                     request.state = REQUEST_RUNNING
-                if self.max_batch_size and batch.n_rows >= self.max_batch_size:
+                else:
+                    self.queued_rows -= take
+                request.n_rows_taken += take
+                if batch.n_rows >= self.max_batch_size:       # also when there is no batch dimension: one request is a full batch
                     return self._released(batch, RELEASE_FULL)
         return self._released(batch, reason) if batch is not None else None
 
@@ -314,33 +318,33 @@ cdef class Lane(Holder):
         cdef int i
         self.n_running -= 1
         self.stats.run_us += batch.cost_us
-        if batch.cost_us and batch.errors is None:
+        if batch.cost_us and not batch.has_failed:            # halving runs more than once, a refusal of the model less than all of it
             observe(&self.cost, <double>max(batch.n_rows, 1), <double>batch.cost_us)
         for i in range(batch.n_members):
             request = <Request>batch.members[i]
-            result = batch.results[i]
-            if isinstance(result, Body):
-                self._settle(request, result)
-            elif isinstance(result, tuple) and isinstance((<tuple>result)[1], list):
-                if request.state != REQUEST_DONE:
-                    if request.parts is None:
-                        request.parts = []
-                    request.parts.append(result)
-                    request.n_rows_done += batch.slices[i].n_rows
-                    if request.n_rows_done == request.n_rows:
-                        self._join(request)
-            elif result is not None:
-                self._settle(request, result)
-            elif request.caller is not None and request.state != REQUEST_DONE:
-                self._settle(request, (INTERNAL, f"{self.signature.describe()} gave no answer"))
-            else:
-                self._settle(request, None)
-        if batch.errors is not None:
-            for error in batch.errors:
+            try:
+                self._take_result(request, batch.results[i], batch.slices[i].n_rows)
+            except Exception as error:                        # one caller's trouble is not the others'
                 self.report(error)
         if self.n_queued:
             self.mark_pending()
+        if batch.errors is not None:
+            for error in batch.errors:
+                self.report(error)
         return 0
+
+    cdef int _take_result(self, Request request, object result, int64_t n_rows) except -1:
+        if request.state == REQUEST_DONE:
+            return 0
+        if isinstance(result, tuple) and isinstance((<tuple>result)[1], list):
+            if request.parts is None:
+                request.parts = []
+            request.parts.append(result)
+            request.n_rows_done += n_rows
+            return self._join(request) if request.n_rows_done == request.n_rows else 0
+        if result is None and request.caller is not None:
+            result = (INTERNAL, f"{self.signature.describe()} gave no answer")
+        return self._settle(request, result)
 
     cdef int _join(self, Request request) except -1:
         """The slices of a request that was larger than a batch, put together in order."""

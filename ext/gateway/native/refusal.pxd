@@ -10,3 +10,7 @@ cdef enum Code:
     UNIMPLEMENTED = 12
     INTERNAL = 13
     UNAVAILABLE = 14
+
+
+cdef enum:
+    N_CODES = 17              # all of gRPC's

@@ -39,7 +39,8 @@ cdef str shape_text(const int64_t* dims, int n_dims):
 
 
 cdef inline str text_of(Span span):
-    return span.ptr[:span.len].decode("utf-8", "replace") if span.len else ""
+    """For an error text: the head of a name that may have the length of a message."""
+    return span.ptr[:min(span.len, <size_t>200)].decode("utf-8", "replace") if span.len else ""
 
 
 @cython.final
@@ -108,7 +109,7 @@ cdef class Request(Timed):
                 next_raw += 1
             self._bind_input(wire, index, position, raw)
         for index in range(signature.n_inputs):
-            if self.tensors[index].n_dims < 0 or (self.tensors[index].data == NULL):
+            if self.tensors[index].data == NULL:
                 raise Refusal(INVALID_ARGUMENT, f"{self._input(index)} is missing, expected {signature.input_names()}")
         if signature.batched:
             self.n_rows = self.tensors[0].dims[0]

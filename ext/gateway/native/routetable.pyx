@@ -8,6 +8,8 @@ from gateway.native.refusal cimport NOT_FOUND, UNAVAILABLE
 
 from gateway.native.refusal import Refusal
 
+cdef size_t MAX_SHOWN = 200             # bytes of a caller's name in an error; more than a folder's name can have, less than a message
+
 
 cdef inline uint64_t hash_names(Span model, Span version) noexcept nogil:
     """FNV-1a over model, NUL, version. Keys are the operator's, so nobody can aim at collisions."""
@@ -77,8 +79,8 @@ cdef class RouteTable:
 
     cdef object refuse(self, Span model, Span version):
         cdef RouteEntry* entry = self._find(model, version)
-        name = model.ptr[:model.len].decode("utf-8", "replace") if model.len else ""
-        number = version.ptr[:version.len].decode("utf-8", "replace") if version.len else ""
+        name = model.ptr[:min(model.len, MAX_SHOWN)].decode("utf-8", "replace") if model.len else ""
+        number = version.ptr[:min(version.len, MAX_SHOWN)].decode("utf-8", "replace") if version.len else ""
         if entry.hash:
             what = f"model '{name}' version '{number}'" if number else f"model '{name}'"
             return Refusal(UNAVAILABLE, f"{what} does not serve: {<object>entry.reason if entry.reason != NULL else 'unloaded'}")

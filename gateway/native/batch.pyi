@@ -1,0 +1,23 @@
+from collections.abc import Callable
+from typing import Any, final
+
+import numpy as np
+
+from gateway.native.signature import Signature
+
+_Array = np.ndarray[Any, np.dtype[Any]]
+
+class BatchMismatch(Exception): ...
+
+@final
+class Batch:
+    def __new__(cls, signature: Signature, lane: object) -> Batch: ...
+    @property
+    def signature(self) -> Signature: ...
+    @property
+    def n_rows(self) -> int: ...
+    @property
+    def errors(self) -> list[BaseException] | None: ...
+    @property
+    def cost_us(self) -> int: ...
+    def execute(self, run: Callable[[list[_Array]], list[_Array]]) -> None: ...

@@ -1,0 +1,44 @@
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+from gateway.native.batch import Batch
+from gateway.native.body import Budget
+from gateway.native.call import Call
+from gateway.native.http2 import Session, SessionLimits
+from gateway.native.lane import Lane
+from gateway.native.routetable import RouteTable
+from gateway.native.timers import Timers
+
+class DataPlane:
+    routes: RouteTable
+
+    def __new__(
+        cls,
+        limits: SessionLimits,
+        max_in_flight_bytes: int,
+        unary: Mapping[str, Callable[[bytes], bytes]],
+        streaming: Mapping[str, Callable[[Call], Any]],
+        report: Callable[[BaseException], object],
+        *args: Any,
+        **kwargs: Any,
+    ) -> Self: ...
+    @property
+    def limits(self) -> SessionLimits: ...
+    @property
+    def budget(self) -> Budget: ...
+    @property
+    def timers(self) -> Timers: ...
+    @property
+    def inbox(self) -> list[Call]: ...
+    @property
+    def dirty(self) -> list[Session]: ...
+    @property
+    def pending(self) -> list[Lane]: ...
+    @property
+    def is_draining(self) -> bool: ...
+    @property
+    def n_requests(self) -> int: ...
+    @property
+    def n_refused(self) -> int: ...
+    def turn(self, now_us: int) -> None: ...
+    def settle(self, batch: Batch, now_us: int) -> None: ...

@@ -1,0 +1,5 @@
+class Refusal(Exception):
+    code: int
+    text: str
+
+    def __init__(self, code: int, text: str) -> None: ...

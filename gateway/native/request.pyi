@@ -1,0 +1,9 @@
+from typing import final
+
+from gateway.native.timers import Timed
+
+class Caller(Timed): ...
+class Holder: ...
+
+@final
+class Request(Timed): ...
