@@ -7,6 +7,7 @@ from gateway.native.call import Call
 from gateway.native.http2 import Session, SessionLimits
 from gateway.native.lane import Lane
 from gateway.native.routetable import RouteTable
+from gateway.native.sampler import Sampler
 from gateway.native.timers import Timers
 
 class DataPlane:
@@ -36,6 +37,8 @@ class DataPlane:
     def pending(self) -> list[Lane]: ...
     @property
     def is_draining(self) -> bool: ...
+    @property
+    def sampler(self) -> Sampler: ...
     @property
     def n_requests(self) -> int: ...
     @property

@@ -1,3 +1,4 @@
+import re
 from typing import Literal, Self
 
 from typing_extensions import Buffer
@@ -18,6 +19,7 @@ class SessionLimits:
         stream_window_bytes: int = ...,
         connection_window_bytes: int = ...,
         max_stream_pending: int = ...,
+        forward_pattern: re.Pattern[str] | None = ...,
     ) -> None: ...
     @property
     def max_message_bytes(self) -> int: ...
@@ -37,6 +39,8 @@ class SessionLimits:
     def connection_window_bytes(self) -> int: ...
     @property
     def max_stream_pending(self) -> int: ...
+    @property
+    def forward_pattern(self) -> re.Pattern[str] | None: ...
 
 class Session(Carrier):
     def __new__(cls, limits: SessionLimits, budget: Budget, inbox: list[Call], dirty: list[Session]) -> Self: ...

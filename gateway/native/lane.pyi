@@ -5,6 +5,7 @@ import numpy as np
 
 from gateway.native.batch import Batch
 from gateway.native.request import Holder
+from gateway.native.sampler import Sampler
 from gateway.native.signature import Signature
 from gateway.native.timers import Timed, Timers
 
@@ -49,6 +50,7 @@ class Lane(Holder):
         default_priority: int = 1,
         inline_below_us: int = 100,
         counts_cpu: bool = False,
+        sampler: Sampler | None = None,
     ) -> None: ...
     @property
     def signature(self) -> Signature: ...

@@ -93,6 +93,7 @@ class Loader:
             self._hub.timers,
             self._hub.pending,
             **policy.as_arguments(),
+            sampler=self._hub.sampler,
         )
         for rows, cost_us in backend.costs_us:
             lane.learn(rows, cost_us)

@@ -77,6 +77,8 @@ cdef class Call(Caller):
     cdef bint accepts_encoding          # it lists `encoding` in grpc-accept-encoding, or used it itself
     cdef bint has_method, has_path, has_content_type, has_bad_timeout
     cdef bytes refused_content_type, refused_method, refused_encoding
+    cdef bytes trace                    # traceparent; None: not given
+    cdef list parameters                # forwarded headers; None: none
     cdef Body incoming                  # being received
     cdef Body message                   # unary: the complete one
     cdef object messages                # streaming: deque of the complete ones, oldest first

@@ -8,6 +8,7 @@ from gateway.native.codec cimport Wire
 from gateway.native.http2 cimport SessionLimits
 from gateway.native.request cimport Caller, Request
 from gateway.native.routetable cimport RouteTable
+from gateway.native.sampler cimport Sampler
 from gateway.native.timers cimport Timers
 
 
@@ -22,6 +23,7 @@ cdef class DataPlane:
     cdef object unary                   # path -> function(bytes) -> bytes
     cdef object streaming               # path -> function(Call) -> handler
     cdef object report
+    cdef readonly Sampler sampler       # of the access log; lanes share it
     cdef Wire wire                      # scratch of parse_request
     cdef readonly bint is_draining
     cdef readonly uint64_t n_requests, n_refused
@@ -31,6 +33,8 @@ cdef class DataPlane:
 
     cdef int _serve(self, Call call, int64_t now_us) except -1
     cdef int _serve_stream(self, Call call, int events, int64_t now_us) except -1
+    cdef int _note_refused(self, int code, bint is_rest, int64_t now_us) except -1
     cdef int _start_timer(self, Call call) except -1
     cdef int _serve_other(self, Call call, int events, int64_t now_us) except -1
-    cdef Request _infer(self, Body body, Caller caller, bint streamed, int64_t deadline_us, int64_t now_us)
+    cdef Request _infer(self, Body body, Caller caller, bint streamed, bint is_rest, int64_t deadline_us, bytes trace, list parameters,
+                        int64_t now_us)

@@ -13,9 +13,14 @@ from gateway.native.lane cimport Lane
 from gateway.native.refusal cimport INTERNAL, INVALID_ARGUMENT, UNAVAILABLE, UNIMPLEMENTED
 from gateway.native.request cimport REQUEST_NEW, Caller, Request
 from gateway.native.routetable cimport RouteTable
+from gateway.native.sampler cimport Sampler
 from gateway.native.timers cimport Timers
 
 from gateway.native.refusal import Refusal
+
+
+cdef inline str text_of(Span span):
+    return span.ptr[:min(span.len, <size_t>200)].decode("utf-8", "replace") if span.len else ""
 
 
 cdef class DataPlane:
@@ -27,6 +32,7 @@ cdef class DataPlane:
         self.timers = Timers()
         self.table = RouteTable({})
         self.inbox, self.dirty, self.pending = [], [], []
+        self.sampler = Sampler()
         self.unary, self.streaming, self.report = unary, streaming, report
         memset(&self.wire, 0, sizeof(self.wire))
 
@@ -78,13 +84,14 @@ cdef class DataPlane:
         if call.method == METHOD_INFER:
             if events & EVENT_END and call.message is not None:
                 body, call.message = call.message, None
-                call.request = self._infer(body, call, False, call.deadline_us, now_us)
+                call.request = self._infer(body, call, False, False, call.deadline_us, call.trace, call.parameters, now_us)
             return 0
         if call.method == METHOD_STREAM_INFER:
             return self._serve_stream(call, events, now_us)
         return self._serve_other(call, events, now_us)
 
-    cdef Request _infer(self, Body body, Caller caller, bint streamed, int64_t deadline_us, int64_t now_us):
+    cdef Request _infer(self, Body body, Caller caller, bint streamed, bint is_rest, int64_t deadline_us, bytes trace, list parameters,
+                        int64_t now_us):
         """Admit one infer request; None when it was refused (the caller has been told)."""
         cdef Span span
         cdef Lane lane
@@ -100,20 +107,27 @@ cdef class DataPlane:
             if lane is None:
                 raise self.table.refuse(self.wire.model, self.wire.version)
             request = Request.new(body, lane.signature, caller)
-            request.streamed = streamed
+            request.streamed, request.is_rest, request.trace, request.parameters = streamed, is_rest, trace, parameters
             request.bind(&self.wire)
             lane.admit(request, deadline_us, now_us)
             return request
         except Refusal as refusal:
-            self.n_refused += 1
+            self._note_refused(refusal.code, is_rest, now_us)
             caller.on_failure(request, refusal.code, refusal.text)
         except Exception as error:
-            self.n_refused += 1
+            self._note_refused(INTERNAL, is_rest, now_us)
             self.report(error)
             caller.on_failure(request, INTERNAL, "the gateway failed on this request")
         if request is not None:
             request.caller = None
         return None
+
+    cdef int _note_refused(self, int code, bint is_rest, int64_t now_us) except -1:
+        """A request that reached no lane; the wire still holds what it asked for."""
+        self.n_refused += 1
+        if self.sampler.is_due():
+            self.sampler.tell_refused(text_of(self.wire.model), text_of(self.wire.version), text_of(self.wire.id), code, is_rest, now_us)
+        return 0
 
     cdef int _serve_stream(self, Call call, int events, int64_t now_us) except -1:
         cdef StreamSlot slot
@@ -126,7 +140,7 @@ cdef class DataPlane:
             slot = StreamSlot()
             slot.call = call
             call.slots.append(slot)
-            slot.request = self._infer(call.messages.popleft(), slot, True, call.deadline_us, now_us)
+            slot.request = self._infer(call.messages.popleft(), slot, True, False, call.deadline_us, call.trace, call.parameters, now_us)
             if call.slots is None:
                 return 0
         call.return_window()

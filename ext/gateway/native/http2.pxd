@@ -26,6 +26,7 @@ cdef class SessionLimits:
     cdef readonly size_t max_message_bytes, max_header_list_bytes, max_continuations, reset_burst, resets_per_s
     cdef readonly uint32_t max_concurrent_streams, stream_window_bytes, connection_window_bytes
     cdef readonly int max_stream_pending
+    cdef readonly object forward_pattern        # of header names; None: no header becomes a parameter
 
 
 cdef class Session(Carrier):

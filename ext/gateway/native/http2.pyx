@@ -18,6 +18,7 @@ cdef enum:
     FRAME_HEADER_BYTES = 9
     MAX_OUTBOUND_ACKS = 1000            # unsent answers to PING and SETTINGS: their flood
     MAX_SETTINGS_ENTRIES = 32
+    MAX_TRACE_BYTES = 128               # a traceparent has 55 today; later versions may be longer
 
 cdef const char* INFER_PATH = "/inference.GRPCInferenceService/ModelInfer"
 cdef const char* STREAM_INFER_PATH = "/inference.GRPCInferenceService/ModelStreamInfer"
@@ -29,7 +30,8 @@ cdef class SessionLimits:
 
     def __init__(self, *, size_t max_message_bytes=64 << 20, size_t max_header_list_bytes=16384, size_t max_continuations=8,
                  size_t reset_burst=2000, size_t resets_per_s=500, uint32_t max_concurrent_streams=1000,
-                 uint32_t stream_window_bytes=1 << 20, uint32_t connection_window_bytes=16 << 20, int max_stream_pending=64):
+                 uint32_t stream_window_bytes=1 << 20, uint32_t connection_window_bytes=16 << 20, int max_stream_pending=64,
+                 forward_pattern=None):
         self.max_message_bytes = max_message_bytes
         self.max_header_list_bytes = max_header_list_bytes
         self.max_continuations = max_continuations
@@ -39,6 +41,7 @@ cdef class SessionLimits:
         self.stream_window_bytes = stream_window_bytes
         self.connection_window_bytes = connection_window_bytes
         self.max_stream_pending = max_stream_pending
+        self.forward_pattern = forward_pattern
 
 
 cdef int reserve(Outgoing* outgoing, size_t n) noexcept:
@@ -197,6 +200,14 @@ cdef class Session(Carrier):
                 call.encoding = ENCODING_UNKNOWN
                 call.refused_encoding = value[:value_len]
             call.accepts_encoding = call.encoding == ENCODING_GZIP or call.encoding == ENCODING_DEFLATE
+        elif name_len == 11 and value_len <= MAX_TRACE_BYTES and memcmp(name, b"traceparent", 11) == 0:
+            call.trace = value[:value_len]
+        if self.limits.forward_pattern is not None and name_len and name[0] != b":"[0] and call.header_bytes <= self.limits.max_header_list_bytes:
+            text = name[:name_len].decode("latin-1")
+            if self.limits.forward_pattern.fullmatch(text):
+                if call.parameters is None:
+                    call.parameters = []
+                call.parameters.append((text, value[:value_len].decode("latin-1")))
         return 0
 
     cdef int _headers_complete(self, Call call) except -1:

@@ -7,8 +7,10 @@ from libc.stdint cimport int64_t, uint64_t
 
 from gateway.native.batch cimport Batch, Release
 from gateway.native.cost cimport Cost
+from gateway.native.histogram cimport Histogram
 from gateway.native.refusal cimport N_CODES
 from gateway.native.request cimport Holder, Request
+from gateway.native.sampler cimport Sampler
 from gateway.native.signature cimport Signature
 from gateway.native.timers cimport Timed, Timers
 
@@ -24,6 +26,10 @@ cdef struct LaneStats:        # cumulative since start; read by statistics and m
     uint64_t rows, batches, inline_batches
     uint64_t releases[5]                # by Release
     uint64_t queue_us, run_us           # summed over requests, over batches
+    uint64_t success_us, failure_us     # from admission to the answer, over requests
+    uint64_t compute_us                 # the run of its batch, over requests: Triton's way of counting
+    Histogram request[2]                # by protocol: gRPC, REST
+    Histogram queue, execution
     uint64_t refused_rows, refused_bytes
 
 
@@ -60,7 +66,11 @@ cdef class Lane(Holder):
     cdef Cost cost
     cdef bint counts_cpu
     cdef LaneAlarm alarm
+    cdef int64_t now_us                         # of the turn in progress
     cdef LaneStats stats
+    cdef dict batch_sizes                       # rows -> [batches, microseconds]
+    cdef int64_t last_us                        # monotonic end of the last run; 0: never
+    cdef Sampler sampler                        # None: no access log
 
     cdef int admit(self, Request request, int64_t deadline_us, int64_t now_us) except -1     # Refusal
     cdef int pump(self, int64_t now_us) except -1
@@ -78,6 +88,7 @@ cdef class Lane(Holder):
     cdef int _refuse(self, int code, str text) except -1
     cdef int _refuse_late(self, Request request, int64_t now_us, double needed_us) except -1
     cdef int _settle(self, Request request, object result) except -1
+    cdef int _note_run(self, Batch batch) except -1
     cdef int _take_result(self, Request request, object result, int64_t n_rows) except -1
     cdef int _join(self, Request request) except -1
 

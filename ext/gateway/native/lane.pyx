@@ -8,14 +8,17 @@ from gateway.native.batch cimport (
 from gateway.native.body cimport Body
 from gateway.native.clock cimport monotonic_us
 from gateway.native.cost cimport observe, predict_us, relax
+from gateway.native.histogram cimport N_BOUNDS, Histogram, record
 from gateway.native.refusal cimport DEADLINE_EXCEEDED, INTERNAL, INVALID_ARGUMENT, OK, RESOURCE_EXHAUSTED, UNAVAILABLE
 from gateway.native.request cimport REQUEST_DONE, REQUEST_QUEUED, REQUEST_RUNNING, Request
+from gateway.native.sampler cimport Sampler
 
 import numpy as np
 
 from gateway.native.refusal import Refusal
 
 cdef enum:
+    MAX_BATCH_SIZES = 1024              # sizes told apart in the statistics
     DEADLINE_MARGIN_US = 1000           # kept for encoding and the way back when a delayed batch is released for a deadline
 
 RELEASE_NAMES = ("wait", "full", "idle", "delay", "deadline")
@@ -71,7 +74,7 @@ cdef class Lane(Holder):
     def __init__(self, Signature signature not None, run, submit, report, Timers timers not None, list pending not None, *,
                  int64_t max_batch_size, size_t max_batch_bytes=32 << 20, int64_t max_delay_us=0, int instances=1,
                  int64_t max_queue_rows=65536, size_t max_queue_bytes=256 << 20, int64_t default_timeout_us=0, int64_t max_timeout_us=0,
-                 int priority_levels=1, int default_priority=1, int64_t inline_below_us=100, bint counts_cpu=False):
+                 int priority_levels=1, int default_priority=1, int64_t inline_below_us=100, bint counts_cpu=False, Sampler sampler=None):
         if not 1 <= priority_levels <= MAX_PRIORITIES or not 1 <= default_priority <= priority_levels:
             raise ValueError(f"priority_levels: got {priority_levels} with default_priority {default_priority}, expected 1 <= default <= levels <= {MAX_PRIORITIES}")
         if instances < 1:
@@ -84,6 +87,7 @@ cdef class Lane(Holder):
         self.default_timeout_us, self.max_timeout_us = default_timeout_us, max_timeout_us
         self.n_priorities, self.default_priority = priority_levels, default_priority
         self.inline_below_us, self.counts_cpu = inline_below_us, counts_cpu
+        self.sampler, self.batch_sizes = sampler, {}
         self.alarm = LaneAlarm()
         self.alarm.lane = self
 
@@ -184,6 +188,7 @@ cdef class Lane(Holder):
         cdef int64_t wake_us = 0
         cdef Batch batch
         self.is_pending = False
+        self.now_us = now_us
         while self.n_queued and self.n_running < self.instances:
             reason = self._decide(now_us, &wake_us)
             if reason == RELEASE_WAIT:
@@ -291,6 +296,7 @@ cdef class Lane(Holder):
                 if request.started_us == 0:
                     request.started_us = now_us
                     self.stats.queue_us += now_us - request.arrived_us
+                    record(&self.stats.queue, now_us - request.arrived_us)
                 batch.add(request, request.n_rows_taken, take)
                 if request.n_rows_taken + take == request.n_rows:
                     self._unlink(request)
@@ -317,7 +323,8 @@ cdef class Lane(Holder):
         cdef Request request
         cdef int i
         self.n_running -= 1
-        self.stats.run_us += batch.cost_us
+        self.now_us = self.last_us = now_us
+        self._note_run(batch)
         if batch.cost_us and not batch.has_failed:            # halving runs more than once, a refusal of the model less than all of it
             observe(&self.cost, <double>max(batch.n_rows, 1), <double>batch.cost_us)
         for i in range(batch.n_members):
@@ -331,6 +338,19 @@ cdef class Lane(Holder):
         if batch.errors is not None:
             for error in batch.errors:
                 self.report(error)
+        return 0
+
+    cdef int _note_run(self, Batch batch) except -1:
+        self.stats.run_us += batch.cost_us
+        self.stats.compute_us += <uint64_t>batch.cost_us * batch.n_members
+        record(&self.stats.execution, batch.cost_us)
+        size = self.batch_sizes.get(batch.n_rows)
+        if size is None:
+            if len(self.batch_sizes) == MAX_BATCH_SIZES:
+                return 0
+            size = self.batch_sizes[batch.n_rows] = [0, 0]
+        size[0] += 1
+        size[1] += batch.cost_us
         return 0
 
     cdef int _take_result(self, Request request, object result, int64_t n_rows) except -1:
@@ -361,6 +381,8 @@ cdef class Lane(Holder):
         return self._settle(request, result)
 
     cdef int _settle(self, Request request, object result) except -1:
+        cdef int code
+        cdef int64_t took_us
         if request.state == REQUEST_DONE:
             return 0
         if request.slot >= 0:
@@ -371,11 +393,19 @@ cdef class Lane(Holder):
         if result is None:
             request.state = REQUEST_DONE
             return 0
-        if isinstance(result, Body):
-            self.stats.requests[<int>OK] += 1
-            return request.settle(<Body>result)
-        self.stats.requests[<int>result[0]] += 1
-        return request.fail(result[0], result[1])
+        code = OK if isinstance(result, Body) else <int>result[0]
+        took_us = self.now_us - request.arrived_us
+        self.stats.requests[code] += 1
+        record(&self.stats.request[request.is_rest], took_us)
+        if code == OK:
+            self.stats.success_us += took_us
+            request.settle(<Body>result)
+        else:
+            self.stats.failure_us += took_us
+            request.fail(code, result[1])
+        if self.sampler is not None and self.sampler.is_due():
+            self.sampler.tell(request, code, self.now_us)
+        return 0
 
     cdef int _refuse_late(self, Request request, int64_t now_us, double needed_us) except -1:
         left_us = request.deadline_us - now_us
@@ -387,6 +417,7 @@ cdef class Lane(Holder):
         return self._settle(request, (DEADLINE_EXCEEDED, text))
 
     cdef int on_expired(self, Request request, int64_t now_us) except -1:
+        self.now_us = now_us
         if request.state == REQUEST_QUEUED:
             return self._refuse_late(request, now_us, 0)
         return self._settle(request, (DEADLINE_EXCEEDED, f"the deadline passed while {self.signature.describe()} was running"))
@@ -434,10 +465,21 @@ cdef class Lane(Holder):
             "cancelled": self.stats.cancelled, "rows": self.stats.rows, "batches": self.stats.batches,
             "inline_batches": self.stats.inline_batches,
             "releases": {RELEASE_NAMES[i]: self.stats.releases[i] for i in range(1, 5)},
-            "queue_us": self.stats.queue_us, "run_us": self.stats.run_us,
+            "queue_us": self.stats.queue_us, "run_us": self.stats.run_us, "compute_us": self.stats.compute_us,
+            "success_us": self.stats.success_us, "failure_us": self.stats.failure_us,
             "refused_rows": self.stats.refused_rows, "refused_bytes": self.stats.refused_bytes,
-            "queued": self.n_queued, "running": self.n_running,
+            "queued": self.n_queued, "running": self.n_running, "last_us": self.last_us,
+            "batch_sizes": {rows: tuple(size) for rows, size in self.batch_sizes.items()},
+            "histograms": {
+                "request_us": {"grpc": as_tuple(&self.stats.request[0]), "rest": as_tuple(&self.stats.request[1])},
+                "queue_us": as_tuple(&self.stats.queue), "run_us": as_tuple(&self.stats.execution),
+            },
         }
+
+
+cdef tuple as_tuple(const Histogram* h):
+    """(counts by bucket, sum in microseconds)."""
+    return tuple([h.counts[i] for i in range(<int>N_BOUNDS + 1)]), h.sum_us
 
 
 def _first_row(part):

@@ -54,6 +54,7 @@ cdef class Request(Timed):
     cdef void* previous
     cdef RequestState state
     cdef bint streamed                  # the answer is a ModelStreamInferResponse
+    cdef bint is_rest                   # came by REST, else by gRPC
     cdef int priority                   # 1 is the most urgent
     cdef int64_t arrived_us, started_us
     cdef int64_t deadline_us            # 0: none
@@ -61,6 +62,8 @@ cdef class Request(Timed):
     cdef uint64_t priority_given        # the `priority` parameter; 0: not given
     cdef int64_t n_rows                 # 1 when the model has no batch dimension
     cdef int64_t n_rows_taken, n_rows_done      # of a request split over batches
+    cdef bytes trace                    # traceparent, None: not given
+    cdef list parameters                # headers that the deployment forwards, (name, value); None: none
     cdef list parts                     # outputs of a split request: (first_row, arrays)
     cdef uint64_t shape_key             # hash of the inner dimensions; requests join only on equal keys and equal shapes
     cdef size_t nbytes                  # body and decoded contents: what the queue counts
