@@ -6,6 +6,8 @@ from gateway.native.body cimport Body, Budget
 from gateway.native.call cimport Call
 from gateway.native.codec cimport Wire
 from gateway.native.http2 cimport SessionLimits
+from gateway.native.lane cimport Lane
+from gateway.native.refusal cimport N_CODES
 from gateway.native.request cimport Caller, Request
 from gateway.native.routetable cimport RouteTable
 from gateway.native.sampler cimport Sampler
@@ -27,13 +29,14 @@ cdef class DataPlane:
     cdef Wire wire                      # scratch of parse_request
     cdef readonly bint is_draining
     cdef readonly uint64_t n_requests, n_refused
+    cdef uint64_t refusals[N_CODES]     # of n_refused, those that no lane counts, by gRPC code
 
     cdef int serve_inbox(self, int64_t now_us) except -1
     cdef int pump(self, int64_t now_us) except -1
 
     cdef int _serve(self, Call call, int64_t now_us) except -1
     cdef int _serve_stream(self, Call call, int events, int64_t now_us) except -1
-    cdef int _note_refused(self, int code, bint is_rest, int64_t now_us) except -1
+    cdef int _note_refused(self, Lane lane, int code, bint is_rest, int64_t now_us) except -1
     cdef int _start_timer(self, Call call) except -1
     cdef int _serve_other(self, Call call, int events, int64_t now_us) except -1
     cdef Request _infer(self, Body body, Caller caller, bint streamed, bint is_rest, int64_t deadline_us, bytes trace, list parameters,

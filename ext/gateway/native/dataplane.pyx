@@ -10,7 +10,7 @@ from gateway.native.codec cimport PARSE_OK, free_wire, parse_error_text, parse_r
 from gateway.native.cursor cimport Span
 from gateway.native.http2 cimport SessionLimits
 from gateway.native.lane cimport Lane
-from gateway.native.refusal cimport INTERNAL, INVALID_ARGUMENT, UNAVAILABLE, UNIMPLEMENTED
+from gateway.native.refusal cimport N_CODES, INTERNAL, INVALID_ARGUMENT, UNAVAILABLE, UNIMPLEMENTED
 from gateway.native.request cimport REQUEST_NEW, Caller, Request
 from gateway.native.routetable cimport RouteTable
 from gateway.native.sampler cimport Sampler
@@ -47,6 +47,11 @@ cdef class DataPlane:
     @routes.setter
     def routes(self, RouteTable table not None):
         self.table = table
+
+    @property
+    def refused(self):
+        """Requests refused before a version was found for them, by gRPC code."""
+        return {code: self.refusals[code] for code in range(<int>N_CODES) if self.refusals[code]}
 
     cdef int serve_inbox(self, int64_t now_us) except -1:
         """After a feed: everything that the callbacks left."""
@@ -94,7 +99,7 @@ cdef class DataPlane:
                         int64_t now_us):
         """Admit one infer request; None when it was refused (the caller has been told)."""
         cdef Span span
-        cdef Lane lane
+        cdef Lane lane = None
         cdef Request request = None
         cdef int status
         self.n_requests += 1
@@ -112,19 +117,23 @@ cdef class DataPlane:
             lane.admit(request, deadline_us, now_us)
             return request
         except Refusal as refusal:
-            self._note_refused(refusal.code, is_rest, now_us)
+            self._note_refused(lane, refusal.code, is_rest, now_us)
             caller.on_failure(request, refusal.code, refusal.text)
         except Exception as error:
-            self._note_refused(INTERNAL, is_rest, now_us)
+            self._note_refused(lane, INTERNAL, is_rest, now_us)
             self.report(error)
             caller.on_failure(request, INTERNAL, "the gateway failed on this request")
         if request is not None:
             request.caller = None
         return None
 
-    cdef int _note_refused(self, int code, bint is_rest, int64_t now_us) except -1:
-        """A request that reached no lane; the wire still holds what it asked for."""
+    cdef int _note_refused(self, Lane lane, int code, bint is_rest, int64_t now_us) except -1:
+        """A request that was not admitted counts once, at its version where there is one; the wire still holds what it asked for."""
         self.n_refused += 1
+        if lane is None:
+            self.refusals[code] += 1
+        else:
+            lane.stats.requests[code] += 1
         if self.sampler.is_due():
             self.sampler.tell_refused(text_of(self.wire.model), text_of(self.wire.version), text_of(self.wire.id), code, is_rest, now_us)
         return 0

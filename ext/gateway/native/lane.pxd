@@ -30,7 +30,7 @@ cdef struct LaneStats:        # cumulative since start; read by statistics and m
     uint64_t compute_us                 # the run of its batch, over requests: Triton's way of counting
     Histogram request[2]                # by protocol: gRPC, REST
     Histogram queue, execution
-    uint64_t refused_rows, refused_bytes
+    uint64_t refused_rows, refused_bytes, refused_late
 
 
 cdef class LaneAlarm(Timed):
@@ -85,7 +85,6 @@ cdef class Lane(Holder):
     cdef Request _head(self)                            # None: nothing queued
     cdef int _push(self, Request request) except -1
     cdef int _unlink(self, Request request) except -1
-    cdef int _refuse(self, int code, str text) except -1
     cdef int _refuse_late(self, Request request, int64_t now_us, double needed_us) except -1
     cdef int _settle(self, Request request, object result) except -1
     cdef int _note_run(self, Batch batch) except -1

@@ -109,11 +109,11 @@ cdef class Lane(Holder):
         cdef int64_t timeout_us = self.default_timeout_us if not deadline_us else 0
         cdef int64_t rows = max(request.n_rows, 1)
         if self.is_closed:
-            self._refuse(UNAVAILABLE, f"{self.signature.describe()} is being unloaded")
+            raise Refusal(UNAVAILABLE, f"{self.signature.describe()} is being unloaded")
         request.priority = self.default_priority
         if request.priority_given and self.n_priorities > 1:
             if request.priority_given > <uint64_t>self.n_priorities:
-                self._refuse(INVALID_ARGUMENT, f"parameter 'priority': got {request.priority_given}, expected 1 to {self.n_priorities} for {self.signature.describe()}")
+                raise Refusal(INVALID_ARGUMENT, f"parameter 'priority': got {request.priority_given}, expected 1 to {self.n_priorities} for {self.signature.describe()}")
             request.priority = <int>request.priority_given
         if request.timeout_us:
             timeout_us = <int64_t>request.timeout_us
@@ -122,13 +122,14 @@ cdef class Lane(Holder):
         if timeout_us and (deadline_us == 0 or now_us + timeout_us < deadline_us):
             deadline_us = now_us + timeout_us
         if deadline_us and deadline_us <= now_us:
-            self._refuse(DEADLINE_EXCEEDED, "the deadline had passed when the request arrived")
+            self.stats.refused_late += 1
+            raise Refusal(DEADLINE_EXCEEDED, "the deadline had passed when the request arrived")
         if self.queued_rows + rows > self.max_queue_rows:
             self.stats.refused_rows += 1
-            self._refuse(RESOURCE_EXHAUSTED, f"the queue of {self.signature.describe()} holds {self.queued_rows} rows, {rows} more would pass its limit of {self.max_queue_rows} (queue_rows)")
+            raise Refusal(RESOURCE_EXHAUSTED, f"the queue of {self.signature.describe()} holds {self.queued_rows} rows, {rows} more would pass its limit of {self.max_queue_rows} (queue_rows)")
         if self.queued_bytes + request.nbytes > self.max_queue_bytes:
             self.stats.refused_bytes += 1
-            self._refuse(RESOURCE_EXHAUSTED, f"the queue of {self.signature.describe()} holds {self.queued_bytes} bytes, {request.nbytes} more would pass its limit of {self.max_queue_bytes} (queue_bytes)")
+            raise Refusal(RESOURCE_EXHAUSTED, f"the queue of {self.signature.describe()} holds {self.queued_bytes} bytes, {request.nbytes} more would pass its limit of {self.max_queue_bytes} (queue_bytes)")
         request.arrived_us = now_us
         request.deadline_us = deadline_us
         if deadline_us:
@@ -137,10 +138,6 @@ cdef class Lane(Holder):
         self._push(request)
         self.mark_pending()
         return 0
-
-    cdef int _refuse(self, int code, str text) except -1:
-        self.stats.requests[code] += 1
-        raise Refusal(code, text)
 
     cdef void mark_pending(self):
         if not self.is_pending:
@@ -467,7 +464,7 @@ cdef class Lane(Holder):
             "releases": {RELEASE_NAMES[i]: self.stats.releases[i] for i in range(1, 5)},
             "queue_us": self.stats.queue_us, "run_us": self.stats.run_us, "compute_us": self.stats.compute_us,
             "success_us": self.stats.success_us, "failure_us": self.stats.failure_us,
-            "refused_rows": self.stats.refused_rows, "refused_bytes": self.stats.refused_bytes,
+            "refused_rows": self.stats.refused_rows, "refused_bytes": self.stats.refused_bytes, "refused_late": self.stats.refused_late,
             "queued": self.n_queued, "running": self.n_running, "last_us": self.last_us,
             "batch_sizes": {rows: tuple(size) for rows, size in self.batch_sizes.items()},
             "histograms": {
