@@ -1,0 +1,88 @@
+"""One running gateway for all tests that only ask, and a factory of gateways for those that need their own."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from tests.support import servedmodels
+from tests.support.gatewayprocess import ROOT, GatewayProcess
+from tests.support.oip import Client, connect
+
+Serve = Callable[..., GatewayProcess]
+
+
+@pytest.fixture(scope="session")
+def trained_models(pytestconfig: pytest.Config) -> Path:
+    """The demo models, trained once for each state of demo/ and kept in pytest's cache; read only."""
+    state = hashlib.sha256()
+    for file in sorted((ROOT / "demo").glob("*.py")):
+        state.update(file.read_bytes())
+    for package in ("scikit-learn", "skl2onnx", "numpy"):
+        state.update(version(package).encode())
+    folder = pytestconfig.cache.mkdir(f"demo-models-{state.hexdigest()[:12]}")
+    done = subprocess.run(
+        [sys.executable, "-m", "demo", str(folder)], cwd=ROOT, capture_output=True, text=True, timeout=50
+    )
+    assert done.returncode == 0, done.stderr
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def served_models(trained_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `server` serves: the demo models, and an odd one for each behaviour."""
+    root = tmp_path_factory.mktemp("served") / "models"
+    root.mkdir()
+    servedmodels.copy_demo_models(trained_models, root)
+    servedmodels.store_odd_models(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def server(served_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    """A gateway with one worker and default limits. Tests share it: they ask, and change nothing."""
+    with GatewayProcess(served_models, tmp_path_factory.mktemp("server")) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def channel_of_server(server: GatewayProcess) -> Iterator[grpc.Channel]:
+    with connect(server.grpc_url) as channel:
+        yield channel
+
+
+@pytest.fixture(scope="session")
+def client(channel_of_server: grpc.Channel) -> Client:
+    """A client of `server`."""
+    return Client(channel_of_server)
+
+
+def _factory(folder: Path) -> Iterator[Serve]:
+    with ExitStack() as stack:
+
+        def serve(models: Path, *flags: str, **wishes: Any) -> GatewayProcess:
+            number = len(list(folder.glob("server-*")))
+            return stack.enter_context(GatewayProcess(models, folder / f"server-{number}", *flags, **wishes))
+
+        yield serve
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """serve(models, *flags, config=None, env=None, wait=True) -> GatewayProcess, which ends with the test."""
+    yield from _factory(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def serve_for_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    """The same for one server that a file's tests share."""
+    yield from _factory(tmp_path_factory.mktemp("module"))
