@@ -3,11 +3,17 @@ from collections.abc import Callable, Mapping
 from typing import Any, final
 
 from gateway.native.batch import Batch
+from gateway.native.body import Body
 from gateway.native.call import Call
 from gateway.native.dataplane import DataPlane
+from gateway.native.exchange import Exchange
 from gateway.native.http2 import SessionLimits
 
 class Hub(DataPlane):
+    bytes_in: int
+    bytes_out: int
+    http1: Callable[[asyncio.Transport], asyncio.Protocol] | None
+
     def __init__(
         self,
         limits: SessionLimits,
@@ -24,9 +30,7 @@ class Hub(DataPlane):
     @property
     def connections(self) -> set[Connection]: ...
     @property
-    def bytes_in(self) -> int: ...
-    @property
-    def bytes_out(self) -> int: ...
+    def http1_connections(self) -> set[Any]: ...
     @property
     def n_accepted(self) -> int: ...
     @property
@@ -35,6 +39,14 @@ class Hub(DataPlane):
     def n_open_calls(self) -> int: ...
     def protocol(self) -> asyncio.BaseProtocol: ...
     def completed(self, batch: Batch) -> None: ...
+    def submit(
+        self,
+        body: Body,
+        done: Callable[[Body | None, int, str], object],
+        deadline_us: int = 0,
+        trace: bytes | None = None,
+        parameters: list[tuple[str, str]] | None = None,
+    ) -> Exchange: ...
     def wake(self) -> None: ...
     def sweep(self) -> None: ...
     def drain(self) -> None: ...

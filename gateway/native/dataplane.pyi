@@ -2,8 +2,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 from gateway.native.batch import Batch
-from gateway.native.body import Budget
+from gateway.native.body import Body, Budget
 from gateway.native.call import Call
+from gateway.native.exchange import Exchange
 from gateway.native.http2 import Session, SessionLimits
 from gateway.native.lane import Lane
 from gateway.native.routetable import RouteTable
@@ -45,5 +46,14 @@ class DataPlane:
     def n_refused(self) -> int: ...
     @property
     def refused(self) -> dict[int, int]: ...
+    def infer(
+        self,
+        body: Body,
+        done: Callable[[Body | None, int, str], object],
+        deadline_us: int = 0,
+        now_us: int = 0,
+        trace: bytes | None = None,
+        parameters: list[tuple[str, str]] | None = None,
+    ) -> Exchange: ...
     def turn(self, now_us: int) -> None: ...
     def settle(self, batch: Batch, now_us: int) -> None: ...

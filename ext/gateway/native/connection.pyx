@@ -54,12 +54,6 @@ cdef extern from *:
     Py_ssize_t send(int fd, const void* data, size_t n, int flags) nogil
     int MSG_NOSIGNAL, MSG_DONTWAIT
 
-cdef bytes HTTP1_ANSWER = (
-    b"HTTP/1.1 505 HTTP Version Not Supported\r\ncontent-type: application/json\r\nconnection: close\r\n"
-    b"content-length: %d\r\n\r\n%s")
-cdef bytes HTTP1_REASON = b'{"error":"this port speaks gRPC over HTTP/2 with prior knowledge; HTTP/1.1 is not offered here"}'
-
-
 cdef class Hub(DataPlane):
     """Hub(limits, max_in_flight_bytes, unary, streaming, report, loop, max_connections, header_timeout_us, send_timeout_us,
     idle_timeout_us).
@@ -74,9 +68,12 @@ cdef class Hub(DataPlane):
     cdef int max_connections
     cdef int64_t header_timeout_us, send_timeout_us, idle_timeout_us
     cdef bint has_turn                          # scheduled
+    cdef public object http1                    # (transport, first bytes) -> asyncio.Protocol, for what is not HTTP/2
+    cdef readonly set http1_connections         # those protocols; they remove themselves
     cdef int alarm_fd                           # timerfd; -1: the loop's own timers, whole milliseconds
     cdef object alarm_handle
-    cdef readonly uint64_t bytes_in, bytes_out, n_accepted, n_rejected
+    cdef public uint64_t bytes_in, bytes_out    # HTTP/1.1 adds its own
+    cdef readonly uint64_t n_accepted, n_rejected
 
     def __init__(self, limits, max_in_flight_bytes, unary, streaming, report, loop, int max_connections, int64_t header_timeout_us,
                  int64_t send_timeout_us, int64_t idle_timeout_us):
@@ -88,7 +85,7 @@ cdef class Hub(DataPlane):
         view = block
         self.received = &view[0]
         self.buffer = memoryview(block)
-        self.connections = set()
+        self.connections, self.http1_connections = set(), set()
         memset(&self.outgoing, 0, sizeof(self.outgoing))
         self.alarm_fd = gw_timer_open()
         self.on_alarm = self._ring
@@ -140,6 +137,12 @@ cdef class Hub(DataPlane):
         cdef int64_t now_us = monotonic_us()
         (<Lane>batch.lane).complete(batch, now_us)
         self.run_turn(now_us)
+
+    def submit(self, body, done, int64_t deadline_us=0, bytes trace=None, list parameters=None):
+        """infer() now, with a turn to follow."""
+        exchange = self.infer(body, done, deadline_us, monotonic_us(), trace, parameters)
+        self.schedule()
+        return exchange
 
     def wake(self):
         """Something outside changed calls (a handler sent a message): flush soon."""
@@ -229,7 +232,8 @@ cdef class Connection:
     cdef object transport
     cdef Session session
     cdef int fd                                 # for direct writes; -1: through the transport (TLS)
-    cdef bint is_paused
+    cdef bint is_paused, is_sniffed
+    cdef bytes held                             # a first byte that does not tell yet
     cdef int64_t opened_us
     cdef object __weakref__
 
@@ -252,7 +256,7 @@ cdef class Connection:
         hub.connections.add(self)
         if transport.get_extra_info("ssl_object") is None:
             self.fd = transport.get_extra_info("socket").fileno()
-        if len(hub.connections) > hub.max_connections:
+        if len(hub.connections) + len(hub.http1_connections) > hub.max_connections:
             hub.n_rejected += 1
             self.session.refuse()
         elif hub.is_draining:
@@ -270,6 +274,8 @@ cdef class Connection:
         cdef int64_t now_us = monotonic_us()
         cdef int status
         hub.bytes_in += n
+        if not self.is_sniffed and not self._sniff(n, now_us):
+            return
         status = self.session.feed(hub.received, n, now_us)
         if hub.inbox:
             hub.serve_inbox(now_us)
@@ -283,6 +289,36 @@ cdef class Connection:
             hub.run_turn(now_us)
         else:
             hub.schedule()
+
+    cdef bint _sniff(self, Py_ssize_t n, int64_t now_us) except -1:
+        """Whether it is HTTP/2 and the bytes received are still to be fed. HTTP/2 begins "PRI", and no method of HTTP/1.1 begins "PR"
+        but PROPFIND and its kin, which REST does not have."""
+        cdef Hub hub = self.hub
+        cdef bytes first = (<char*>hub.received)[:n] if self.held is None else self.held + (<char*>hub.received)[:n]
+        if first == b"P":
+            self.held = first
+            return False
+        self.is_sniffed = True
+        if first[:2] != b"PR" and hub.http1 is not None:
+            self._hand_over(first)
+            return False
+        if self.held is not None:
+            self.session.feed(<const uint8_t*><char*>self.held, len(self.held), now_us)
+            self.held = None
+        return True
+
+    cdef int _hand_over(self, bytes first) except -1:
+        """From here on it is HTTP/1.1: another protocol takes the transport."""
+        cdef Hub hub = self.hub
+        hub.connections.discard(self)
+        self.fd = -1
+        self.session.close()
+        transport, self.transport = self.transport, None
+        protocol = hub.http1(transport)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        protocol.data_received(first)
+        return 0
 
     def eof_received(self):
         return False
@@ -331,9 +367,7 @@ cdef class Connection:
         return 0
 
     cdef int _give_up(self, int status) except -1:
-        if status == FEED_NOT_HTTP2:
-            self.transport.write(HTTP1_ANSWER % (len(HTTP1_REASON), HTTP1_REASON))
-        else:
+        if status != FEED_NOT_HTTP2:
             self.flush()
         self.transport.close()
         return 0

@@ -8,9 +8,10 @@ from gateway.native.call cimport (
     CALL_ANSWERED, CALL_SERVING, EVENT_BEGIN, EVENT_CLOSED, EVENT_END, EVENT_MESSAGE, METHOD_INFER, METHOD_STREAM_INFER, Call, StreamSlot)
 from gateway.native.codec cimport PARSE_OK, free_wire, parse_error_text, parse_request
 from gateway.native.cursor cimport Span
+from gateway.native.exchange cimport Exchange
 from gateway.native.http2 cimport SessionLimits
 from gateway.native.lane cimport Lane
-from gateway.native.refusal cimport N_CODES, INTERNAL, INVALID_ARGUMENT, UNAVAILABLE, UNIMPLEMENTED
+from gateway.native.refusal cimport INTERNAL, INVALID_ARGUMENT, N_CODES, RESOURCE_EXHAUSTED, UNAVAILABLE, UNIMPLEMENTED
 from gateway.native.request cimport REQUEST_NEW, Caller, Request
 from gateway.native.routetable cimport RouteTable
 from gateway.native.sampler cimport Sampler
@@ -137,6 +138,19 @@ cdef class DataPlane:
         if self.sampler.is_due():
             self.sampler.tell_refused(text_of(self.wire.model), text_of(self.wire.version), text_of(self.wire.id), code, is_rest, now_us)
         return 0
+
+    def infer(self, Body body not None, done, int64_t deadline_us=0, int64_t now_us=0, bytes trace=None, list parameters=None):
+        """Take in a serialized ModelInferRequest; done(answer, code, text) hears of its end, maybe before this returns. Monotonic
+        microseconds. The lane is pending afterwards: the caller sees to a turn."""
+        cdef Exchange exchange = Exchange(done)
+        if not self.budget.reserve(body.length):
+            self.n_refused += 1
+            self.refusals[<int>RESOURCE_EXHAUSTED] += 1
+            exchange.on_failure(None, RESOURCE_EXHAUSTED, f"the gateway holds {self.budget.used} bytes in flight, a message of {body.length} would pass the limit of {self.budget.limit} (max_in_flight_bytes)")
+            return exchange
+        body.charge(self.budget, body.length)
+        exchange.request = self._infer(body, exchange, False, True, deadline_us, trace, parameters, now_us)
+        return exchange
 
     cdef int _serve_stream(self, Call call, int events, int64_t now_us) except -1:
         cdef StreamSlot slot
