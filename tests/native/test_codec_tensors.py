@@ -267,6 +267,13 @@ def test_typed_strings_that_are_not_utf8_are_refused() -> None:
         refused(exchange.ask(request("BYTES", [1, 2], [b"a", b"\xff"]).SerializeToString()), "element 1", "UTF-8")
 
 
+@pytest.mark.parametrize("shape", [[0, 2**62], [2**41, 0], [0, 2**63 - 1]])
+def test_a_shape_of_no_elements_with_a_dimension_that_no_array_can_have_is_refused(shape: list[int]) -> None:
+    """NumPy bounds the size without the zeros; a request that fails there would be the gateway's fault, and logged."""
+    with echo_of("FP32", (-1, -1)) as exchange:
+        refused(exchange.ask(request("FP32", shape).SerializeToString()), "'x'", "more elements")
+
+
 @pytest.mark.parametrize(
     "shape", [[], [6], [1, 2, 3], [-1, 6], [6, -1], [2**62, 4], [3, 2**40], [2**63 - 1, 2**63 - 1]]
 )

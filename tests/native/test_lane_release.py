@@ -163,7 +163,7 @@ def test_shapes_of_equal_hash_are_told_apart(first):
     with Harness() as plane:
         plane.lane(Model(), inputs=inputs if first == 0 else inputs[::-1], outputs=[("y", "UINT8", (-1, 1))] * 2)
         none = np.zeros((0, 1), np.uint8)
-        for inner in [(0, 1), (1 << 24, 1 ^ 0x1B3 << 24)]:
+        for inner in [(0, 1 ^ 0x1B3 << 24), (1 << 24, 1)]:
             plane.send(none, none, names=names, shapes=[(0, 1), (0, *inner)][:: 1 if first == 0 else -1])
         plane.turn()
         assert plane.finish_all() == 2

@@ -206,10 +206,17 @@ cdef class Batch:
         for index in range(signature.n_outputs):
             spec = &signature.outputs[index]
             array = outputs[index]
-            if not isinstance(array, np.ndarray) or not cnp.PyArray_EquivTypenums(cnp.PyArray_TYPE(array), spec.typenum) or not cnp.PyArray_ISCARRAY_RO(array):
-                raise BatchMismatch(f"output '{spec.name.ptr[:spec.name.len].decode()}' of {signature.describe()}: got {type(array).__name__} of {getattr(array, 'dtype', '?')}, expected an aligned C-contiguous array of NumPy type {spec.typenum} in native byte order")
-            if cnp.PyArray_NDIM(array) > MAX_DIMS or signature.batched and (cnp.PyArray_NDIM(array) < 1 or cnp.PyArray_DIM(array, 0) != n_rows):
-                raise BatchMismatch(f"output '{spec.name.ptr[:spec.name.len].decode()}' of {signature.describe()}: got shape {array.shape}, expected {n_rows} rows")
+            if not (isinstance(array, np.ndarray) and cnp.PyArray_EquivTypenums(cnp.PyArray_TYPE(array), spec.typenum)
+                    and cnp.PyArray_ISCARRAY_RO(array)):
+                raise BatchMismatch(
+                    f"output '{spec.name.ptr[:spec.name.len].decode()}' of {signature.describe()}: got {type(array).__name__} of "
+                    f"{getattr(array, 'dtype', '?')}, expected an aligned C-contiguous array of NumPy type {spec.typenum} in native byte "
+                    "order")
+            if cnp.PyArray_NDIM(array) > MAX_DIMS or signature.batched and (
+                    cnp.PyArray_NDIM(array) < 1 or cnp.PyArray_DIM(array, 0) != n_rows):
+                raise BatchMismatch(
+                    f"output '{spec.name.ptr[:spec.name.len].decode()}' of {signature.describe()}: got shape {array.shape}, expected "
+                    f"{n_rows} rows")
         return 0
 
     cdef int _scatter(self, list outputs, int low, int high) except -1:
@@ -281,7 +288,8 @@ cdef Body encode_rows(Request request, list outputs, int64_t first, int64_t n_ro
                 view.nbytes *= n_rows
                 view.dims[0] = n_rows
             if view.spec.datatype == DT_BYTES:
-                packed = packed_strings(array, first * row_elements if signature.batched else 0, row_elements * (n_rows if signature.batched else 1))
+                packed = (packed_strings(array, first * row_elements, n_rows * row_elements) if signature.batched
+                          else packed_strings(array, 0, row_elements))
                 if keep is None:
                     keep = []
                 keep.append(packed)

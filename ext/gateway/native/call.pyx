@@ -15,7 +15,7 @@ from gateway.native.cnghttp2 cimport (
     nghttp2_session_consume_stream, nghttp2_session_resume_data, nghttp2_submit_response, nghttp2_submit_rst_stream,
     nghttp2_submit_trailer, ssize_t)
 from gateway.native.codec cimport GRPC_PREFIX_BYTES, encode_stream_error
-from gateway.native.refusal cimport CANCELLED, DEADLINE_EXCEEDED, INTERNAL, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED
+from gateway.native.refusal cimport DEADLINE_EXCEEDED, INTERNAL, RESOURCE_EXHAUSTED, UNIMPLEMENTED
 from gateway.native.request cimport Request
 
 from gateway.native.refusal import Refusal
@@ -23,7 +23,7 @@ from gateway.native.refusal import Refusal
 cdef enum:
     NO_COPY_MIN_BYTES = 2048  # larger DATA payloads go from the answer into the send buffer at once, without nghttp2's frame buffer
     COMPRESS_MIN_BYTES = 256  # below this gzip only adds bytes
-    MAX_TEXT_BYTES = 2048     # of grpc-message, before percent-encoding triples them: callers take 8 KiB of headers, nghttp2 sends no 64 KiB
+    MAX_TEXT_BYTES = 2048     # of grpc-message, before percent-encoding triples them: callers take 8 KiB of headers
 
 # zlib's window bits for what gRPC calls gzip and deflate (zlib format, RFC 1950).
 WINDOW_BITS = {ENCODING_GZIP: 31, ENCODING_DEFLATE: 15}
@@ -41,7 +41,8 @@ cdef nghttp2_nv header(bytes name, bytes value, bint is_static):
 
 
 # Kept for good: the arrays below point into them.
-_static = [b":status", b"200", b"content-type", b"application/grpc", b"grpc-status", b"0", b"grpc-accept-encoding", b"identity,deflate,gzip"]
+_static = [b":status", b"200", b"content-type", b"application/grpc", b"grpc-status", b"0",
+           b"grpc-accept-encoding", b"identity,deflate,gzip"]
 cdef nghttp2_nv ANSWER_HEADERS[2]
 cdef nghttp2_nv ACCEPT_ENCODING = header(_static[6], _static[7], True)
 cdef nghttp2_nv STATUS_OK = header(_static[4], _static[5], True)
@@ -110,9 +111,14 @@ cdef class Call(Caller):
                 if self.method == METHOD_INFER and self.message is not None:
                     return self.end(UNIMPLEMENTED, "a unary call got a second request message, expected one")
                 if length > carrier.max_message_bytes:
-                    return self.end(RESOURCE_EXHAUSTED, f"message size: got {length} bytes, expected at most {carrier.max_message_bytes} (max_message_bytes)")
+                    return self.end(
+                        RESOURCE_EXHAUSTED,
+                        f"message size: got {length} bytes, expected at most {carrier.max_message_bytes} (max_message_bytes)")
                 if not carrier.budget.reserve(length):
-                    return self.end(RESOURCE_EXHAUSTED, f"the gateway holds {carrier.budget.used} bytes in flight, a message of {length} would pass the limit of {carrier.budget.limit} (max_in_flight_bytes)")
+                    return self.end(
+                        RESOURCE_EXHAUSTED,
+                        f"the gateway holds {carrier.budget.used} bytes in flight, a message of {length} would pass the limit of "
+                        f"{carrier.budget.limit} (max_in_flight_bytes)")
                 try:
                     self.incoming = Body.sized(length)
                 except MemoryError:
@@ -137,7 +143,7 @@ cdef class Call(Caller):
             except Refusal as refusal:
                 return self.end(refusal.code, refusal.text)
         if self.method == METHOD_INFER:
-            self.message = body                               # dispatched when the caller has ended the stream, which proves it is the only one
+            self.message = body                               # dispatched when END_STREAM has proved that it is the only one
             return 0
         if self.messages is None:
             self.messages = deque()
@@ -193,13 +199,20 @@ cdef class Call(Caller):
         try:
             data = inflater.decompress(body, limit + 1)
         except zlib.error as error:
-            raise Refusal(INTERNAL, f"a message said to be {ENCODING_NAMES[self.encoding].decode()} cannot be decompressed: {error}") from None
+            raise Refusal(
+                INTERNAL,
+                f"a message said to be {ENCODING_NAMES[self.encoding].decode()} cannot be decompressed: {error}") from None
         if <size_t>len(data) > limit:
-            raise Refusal(RESOURCE_EXHAUSTED, f"message size after decompression: got more than {limit} bytes, expected at most that (max_message_bytes)")
+            raise Refusal(
+                RESOURCE_EXHAUSTED,
+                f"message size after decompression: got more than {limit} bytes, expected at most that (max_message_bytes)")
         if not inflater.eof:
             raise Refusal(INTERNAL, f"a message said to be {ENCODING_NAMES[self.encoding].decode()} is cut short")
         if not self.carrier.budget.reserve(len(data)):
-            raise Refusal(RESOURCE_EXHAUSTED, f"the gateway holds {self.carrier.budget.used} bytes in flight, {len(data)} more would pass the limit of {self.carrier.budget.limit} (max_in_flight_bytes)")
+            raise Refusal(
+                RESOURCE_EXHAUSTED,
+                f"the gateway holds {self.carrier.budget.used} bytes in flight, {len(data)} more would pass the limit of "
+                f"{self.carrier.budget.limit} (max_in_flight_bytes)")
         try:
             inflated = Body.copy_of(data)
         except MemoryError:

@@ -3,8 +3,7 @@
 Held to protobuf's own behaviour: last value wins for singular fields, repeated scalars packed or not, singular messages that come in
 several pieces merge, unknown fields and wrong wire types are skipped, strings are UTF-8.
 """
-cimport cython
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset
 
@@ -405,7 +404,9 @@ cdef int64_t decode_contents(WireInput* tensor, int datatype, uint8_t** out, siz
         if not k.wanted_field:
             raise Refusal(INVALID_ARGUMENT, f"{what}: got typed contents, but {dt} exists only as raw_input_contents")
         if k.other_field:
-            raise Refusal(INVALID_ARGUMENT, f"{what}: got {CONTENTS_NAMES[k.other_field]}, expected {CONTENTS_NAMES[k.wanted_field]} for datatype {dt}")
+            raise Refusal(
+                INVALID_ARGUMENT,
+                f"{what}: got {CONTENTS_NAMES[k.other_field]}, expected {CONTENTS_NAMES[k.wanted_field]} for datatype {dt}")
         if datatype == DT_BYTES:
             raise Refusal(INVALID_ARGUMENT, f"{what}: element {k.unfit_at} is not valid UTF-8, expected text")
         raise Refusal(INVALID_ARGUMENT, f"{what}: element {k.unfit_at} of {CONTENTS_NAMES[k.wanted_field]} does not fit datatype {dt}")
@@ -523,7 +524,8 @@ def parse(const uint8_t[::1] data not None):
         if status != PARSE_OK:
             raise Refusal(INVALID_ARGUMENT, parse_error_text(&wire, status))
         return {
-            "model_name": span_bytes(wire.model).decode(), "model_version": span_bytes(wire.version).decode(), "id": span_bytes(wire.id).decode(),
+            "model_name": span_bytes(wire.model).decode(), "model_version": span_bytes(wire.version).decode(),
+            "id": span_bytes(wire.id).decode(),
             "priority": wire.priority, "timeout_us": wire.timeout_us,
             "inputs": [{
                 "name": span_bytes(wire.inputs[i].name).decode(), "datatype": span_bytes(wire.inputs[i].datatype).decode(),

@@ -391,8 +391,11 @@ cdef class Connection:
                     if now_us - call.began_us > limit_us:
                         self.transport.abort()
                         return 0
-                elif call.incoming is not None and now_us - call.began_us > limit_us + <int64_t>(call.incoming.charged * 1_000_000 // MIN_UPLOAD_BYTES_PER_S):
-                    call.end(DEADLINE_EXCEEDED, f"the request message is too slow: {call.missing_bytes()} of {call.incoming.charged} bytes are still missing")
+                elif call.incoming is not None and now_us - call.began_us > limit_us + <int64_t>(
+                        call.incoming.charged * 1_000_000 // MIN_UPLOAD_BYTES_PER_S):
+                    call.end(
+                        DEADLINE_EXCEEDED,
+                        f"the request message is too slow: {call.missing_bytes()} of {call.incoming.charged} bytes are still missing")
             elif call.out is None:
                 call.stalled_us = 0
             elif call.stalled_us == 0:
@@ -410,8 +413,8 @@ cdef class Connection:
         self.session.drain()
         while call is not None:
             following = call.next
-            if call.method != METHOD_INFER and call.state <= CALL_SERVING and not call.slots and not call.messages and call.incoming is None and (
-                    call.method == METHOD_STREAM_INFER or call.handler is not None):
+            is_stream = call.method == METHOD_STREAM_INFER or call.method != METHOD_INFER and call.handler is not None
+            if is_stream and call.state <= CALL_SERVING and not call.slots and not call.messages and call.incoming is None:
                 if call.handler is not None:
                     call.raise_event(EVENT_CLOSED)
                 call.end(UNAVAILABLE, "the gateway is shutting down")

@@ -169,5 +169,3 @@ cdef inline uint8_t* write_varint(uint8_t* p, uint64_t v) noexcept nogil:
         v >>= 7
     p[0] = <uint8_t>v
     return p + 1
-
-

@@ -5,14 +5,14 @@ from libc.string cimport memset
 from gateway.native.batch cimport Batch
 from gateway.native.body cimport Body, Budget
 from gateway.native.call cimport (
-    CALL_ANSWERED, CALL_SERVING, EVENT_BEGIN, EVENT_CLOSED, EVENT_END, EVENT_MESSAGE, METHOD_INFER, METHOD_STREAM_INFER, Call, StreamSlot)
+    CALL_ANSWERED, CALL_SERVING, EVENT_BEGIN, EVENT_CLOSED, EVENT_END, METHOD_INFER, METHOD_STREAM_INFER, Call, StreamSlot)
 from gateway.native.codec cimport PARSE_OK, free_wire, parse_error_text, parse_request
 from gateway.native.cursor cimport Span
 from gateway.native.exchange cimport Exchange
 from gateway.native.http2 cimport SessionLimits
 from gateway.native.lane cimport Lane
 from gateway.native.refusal cimport INTERNAL, INVALID_ARGUMENT, N_CODES, RESOURCE_EXHAUSTED, UNAVAILABLE, UNIMPLEMENTED
-from gateway.native.request cimport REQUEST_NEW, Caller, Request
+from gateway.native.request cimport Caller, Request
 from gateway.native.routetable cimport RouteTable
 from gateway.native.sampler cimport Sampler
 from gateway.native.timers cimport Timers
@@ -146,7 +146,10 @@ cdef class DataPlane:
         if not self.budget.reserve(body.length):
             self.n_refused += 1
             self.refusals[<int>RESOURCE_EXHAUSTED] += 1
-            exchange.on_failure(None, RESOURCE_EXHAUSTED, f"the gateway holds {self.budget.used} bytes in flight, a message of {body.length} would pass the limit of {self.budget.limit} (max_in_flight_bytes)")
+            exchange.on_failure(
+                None, RESOURCE_EXHAUSTED,
+                f"the gateway holds {self.budget.used} bytes in flight, a message of {body.length} would pass the limit of "
+                f"{self.budget.limit} (max_in_flight_bytes)")
             return exchange
         body.charge(self.budget, body.length)
         exchange.request = self._infer(body, exchange, False, True, deadline_us, trace, parameters, now_us)
@@ -216,7 +219,6 @@ cdef class DataPlane:
         return 0
 
     def _answer_unary(self, Call call not None):
-        cdef Body body
         handler, call.handler = call.handler, None
         messages = call.messages
         call.messages = None

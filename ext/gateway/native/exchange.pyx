@@ -67,8 +67,9 @@ cdef bytes encoded_input(str name, str datatype, shape):
     return encoded_field(5, tensor + (encoded_field(3, dims) if dims else b""))
 
 
-def encode_request(str model not None, str version not None, str id not None, list inputs not None, outputs, uint64_t priority=0, uint64_t timeout_us=0):
-    """A ModelInferRequest with raw contents. inputs: a list of (name, datatype, shape, C-contiguous buffer); outputs: names, empty for all."""
+def encode_request(str model not None, str version not None, str id not None, list inputs not None, outputs, uint64_t priority=0,
+                   uint64_t timeout_us=0):
+    """A ModelInferRequest with raw contents. inputs: (name, datatype, shape, C-contiguous buffer); outputs: names, empty for all."""
     cdef list head = [encoded_field(1, model.encode())]
     cdef list lengths = []
     cdef size_t total = 0, n
@@ -118,8 +119,8 @@ cdef inline str text_of(Span span):
 
 
 def decode_answer(Body body not None):
-    """A framed ModelInferResponse: (model_name, model_version, id, [(name, datatype, shape, memoryview)]). Only for our own answers: ValueError
-    when it is malformed."""
+    """A framed ModelInferResponse of ours: (model_name, model_version, id, [(name, datatype, shape, memoryview)]). ValueError when it is
+    malformed."""
     cdef Span message, span, tensor_span
     cdef Cursor c, t, packed
     cdef uint32_t field

@@ -1,5 +1,4 @@
 """HTTP/2 by nghttp2, for gRPC: frames in, calls out."""
-cimport cython
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free, realloc
@@ -8,8 +7,8 @@ from libc.string cimport memcmp, memcpy
 from gateway.native cimport counters
 from gateway.native.body cimport Budget
 from gateway.native.call cimport (
-    CALL_ANSWERED, CALL_OPEN, ENCODING_DEFLATE, ENCODING_GZIP, ENCODING_IDENTITY, ENCODING_UNKNOWN, EVENT_BEGIN, METHOD_INFER,
-    METHOD_NONE, METHOD_OTHER, METHOD_STREAM_INFER, Call, advance)
+    CALL_OPEN, ENCODING_DEFLATE, ENCODING_GZIP, ENCODING_IDENTITY, ENCODING_UNKNOWN, EVENT_BEGIN, METHOD_INFER,
+    METHOD_OTHER, METHOD_STREAM_INFER, Call, advance)
 from gateway.native.cnghttp2 cimport *
 from gateway.native.refusal cimport INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED
 
@@ -202,7 +201,7 @@ cdef class Session(Carrier):
             call.accepts_encoding = call.encoding == ENCODING_GZIP or call.encoding == ENCODING_DEFLATE
         elif name_len == 11 and value_len <= MAX_TRACE_BYTES and memcmp(name, b"traceparent", 11) == 0:
             call.trace = value[:value_len]
-        if self.limits.forward_pattern is not None and name_len and name[0] != b":"[0] and call.header_bytes <= self.limits.max_header_list_bytes:
+        if self.limits.forward_pattern is not None and call.header_bytes <= self.limits.max_header_list_bytes:
             text = name[:name_len].decode("latin-1")
             if self.limits.forward_pattern.fullmatch(text):
                 if call.parameters is None:
@@ -212,15 +211,26 @@ cdef class Session(Carrier):
 
     cdef int _headers_complete(self, Call call) except -1:
         if call.header_bytes > self.limits.max_header_list_bytes:
-            return call.end(RESOURCE_EXHAUSTED, f"header list: got {call.header_bytes} bytes, expected at most {self.limits.max_header_list_bytes} (max_header_list_bytes)")
+            return call.end(
+                RESOURCE_EXHAUSTED,
+                f"header list: got {call.header_bytes} bytes, expected at most {self.limits.max_header_list_bytes} (max_header_list_bytes)")
         if not call.has_method:
-            return call.refuse_http(b"405", UNIMPLEMENTED, f":method: got {shown(call.refused_method or b'', len(call.refused_method or b''))}, expected POST")
+            return call.refuse_http(
+                b"405", UNIMPLEMENTED,
+                f":method: got {shown(call.refused_method or b'', len(call.refused_method or b''))}, expected POST")
         if not call.has_content_type:
-            return call.refuse_http(b"415", INVALID_ARGUMENT, f"content-type: got {shown(call.refused_content_type or b'', len(call.refused_content_type or b''))}, expected application/grpc")
+            return call.refuse_http(
+                b"415", INVALID_ARGUMENT,
+                f"content-type: got {shown(call.refused_content_type or b'', len(call.refused_content_type or b''))}, expected "
+                "application/grpc")
         if call.encoding == ENCODING_UNKNOWN:
-            return call.end(UNIMPLEMENTED, f"grpc-encoding: got {shown(call.refused_encoding, len(call.refused_encoding))}, expected identity, deflate or gzip")
+            return call.end(
+                UNIMPLEMENTED,
+                f"grpc-encoding: got {shown(call.refused_encoding, len(call.refused_encoding))}, expected identity, deflate or gzip")
         if call.has_bad_timeout:
-            return call.end(INVALID_ARGUMENT, f"grpc-timeout: got {call.status_text}, expected up to 8 digits and a unit of H, M, S, m, u or n")
+            return call.end(
+                INVALID_ARGUMENT,
+                f"grpc-timeout: got {call.status_text}, expected up to 8 digits and a unit of H, M, S, m, u or n")
         if call.method == METHOD_OTHER:
             return call.raise_event(EVENT_BEGIN)
         return 0
@@ -294,7 +304,8 @@ cdef class Session(Carrier):
         if self.is_goaway_sent or self.session == NULL:
             return 0
         self.is_goaway_sent = True
-        nghttp2_submit_goaway(self.session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(self.session), NGHTTP2_NO_ERROR, NULL, 0)
+        nghttp2_submit_goaway(
+            self.session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(self.session), NGHTTP2_NO_ERROR, NULL, 0)
         self.touch()
         return 0
 

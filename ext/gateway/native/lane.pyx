@@ -76,7 +76,9 @@ cdef class Lane(Holder):
                  int64_t max_queue_rows=65536, size_t max_queue_bytes=256 << 20, int64_t default_timeout_us=0, int64_t max_timeout_us=0,
                  int priority_levels=1, int default_priority=1, int64_t inline_below_us=100, bint counts_cpu=False, Sampler sampler=None):
         if not 1 <= priority_levels <= MAX_PRIORITIES or not 1 <= default_priority <= priority_levels:
-            raise ValueError(f"priority_levels: got {priority_levels} with default_priority {default_priority}, expected 1 <= default <= levels <= {MAX_PRIORITIES}")
+            raise ValueError(
+                f"priority_levels: got {priority_levels} with default_priority {default_priority}, expected 1 <= default <= levels <= "
+                f"{MAX_PRIORITIES}")
         if instances < 1:
             raise ValueError(f"instances: got {instances}, expected at least 1")
         self.signature, self.run, self.submit, self.report = signature, run, submit, report
@@ -113,7 +115,10 @@ cdef class Lane(Holder):
         request.priority = self.default_priority
         if request.priority_given and self.n_priorities > 1:
             if request.priority_given > <uint64_t>self.n_priorities:
-                raise Refusal(INVALID_ARGUMENT, f"parameter 'priority': got {request.priority_given}, expected 1 to {self.n_priorities} for {self.signature.describe()}")
+                raise Refusal(
+                    INVALID_ARGUMENT,
+                    f"parameter 'priority': got {request.priority_given}, expected 1 to {self.n_priorities} for "
+                    f"{self.signature.describe()}")
             request.priority = <int>request.priority_given
         if request.timeout_us:
             timeout_us = <int64_t>request.timeout_us
@@ -126,10 +131,16 @@ cdef class Lane(Holder):
             raise Refusal(DEADLINE_EXCEEDED, "the deadline had passed when the request arrived")
         if self.queued_rows + rows > self.max_queue_rows:
             self.stats.refused_rows += 1
-            raise Refusal(RESOURCE_EXHAUSTED, f"the queue of {self.signature.describe()} holds {self.queued_rows} rows, {rows} more would pass its limit of {self.max_queue_rows} (queue_rows)")
+            raise Refusal(
+                RESOURCE_EXHAUSTED,
+                f"the queue of {self.signature.describe()} holds {self.queued_rows} rows, {rows} more would pass its limit of "
+                f"{self.max_queue_rows} (queue_rows)")
         if self.queued_bytes + request.nbytes > self.max_queue_bytes:
             self.stats.refused_bytes += 1
-            raise Refusal(RESOURCE_EXHAUSTED, f"the queue of {self.signature.describe()} holds {self.queued_bytes} bytes, {request.nbytes} more would pass its limit of {self.max_queue_bytes} (queue_bytes)")
+            raise Refusal(
+                RESOURCE_EXHAUSTED,
+                f"the queue of {self.signature.describe()} holds {self.queued_bytes} bytes, {request.nbytes} more would pass its limit of "
+                f"{self.max_queue_bytes} (queue_bytes)")
         request.arrived_us = now_us
         request.deadline_us = deadline_us
         if deadline_us:
@@ -239,7 +250,9 @@ cdef class Lane(Holder):
                     deadline_us = (<Request>at).deadline_us
                 at = (<Request>at).next
                 scanned += 1
-        return decide(now_us, oldest_us, rows, max_rows, self.max_delay_us, deadline_us, predict_us(&self.cost, <double>min(rows + 1, max_rows)), wake_us)
+        return decide(
+            now_us, oldest_us, rows, max_rows, self.max_delay_us, deadline_us,
+            predict_us(&self.cost, <double>min(rows + 1, max_rows)), wake_us)
 
     cdef int64_t _joinable_rows(self) noexcept:
         cdef Request head = self._head()
@@ -407,10 +420,12 @@ cdef class Lane(Holder):
     cdef int _refuse_late(self, Request request, int64_t now_us, double needed_us) except -1:
         left_us = request.deadline_us - now_us
         if left_us <= 0:
-            text = f"the deadline passed while the request waited {(now_us - request.arrived_us) / 1000:.1f} ms in the queue of {self.signature.describe()}"
+            waited_ms = (now_us - request.arrived_us) / 1000
+            text = f"the deadline passed while the request waited {waited_ms:.1f} ms in the queue of {self.signature.describe()}"
         else:
             relax(&self.cost)
-            text = f"the deadline cannot be met: {left_us / 1000:.1f} ms are left, {self.signature.describe()} needs about {needed_us / 1000:.1f} ms"
+            text = (f"the deadline cannot be met: {left_us / 1000:.1f} ms are left, "
+                    f"{self.signature.describe()} needs about {needed_us / 1000:.1f} ms")
         return self._settle(request, (DEADLINE_EXCEEDED, text))
 
     cdef int on_expired(self, Request request, int64_t now_us) except -1:

@@ -9,7 +9,7 @@ from gateway.native.codec cimport Wire, WireInput, decode_contents
 from gateway.native.cursor cimport Span, is_utf8, span_equals
 from gateway.native.datatype cimport DT_BYTES, GW_DATATYPES, datatype_is, datatype_size
 from gateway.native.refusal cimport INVALID_ARGUMENT, UNIMPLEMENTED
-from gateway.native.signature cimport MAX_DIMS, Signature, TensorSpec
+from gateway.native.signature cimport Signature, TensorSpec
 
 from gateway.native.refusal import Refusal
 
@@ -94,7 +94,9 @@ cdef class Request(Timed):
         memset(self.tensors, 0, signature.n_inputs * sizeof(TensorRef))
         self.n_tensors = signature.n_inputs
         if wire.n_raws and wire.n_raws != wire.n_inputs:
-            raise Refusal(INVALID_ARGUMENT, f"raw_input_contents of {signature.describe()}: got {wire.n_raws} entries, expected {wire.n_inputs}, one for each input")
+            raise Refusal(
+                INVALID_ARGUMENT,
+                f"raw_input_contents of {signature.describe()}: got {wire.n_raws} entries, expected {wire.n_inputs}, one for each input")
         for position in range(wire.n_inputs):
             index = position if position < signature.n_inputs else 0
             if not span_equals(wire.inputs[position].name, signature.inputs[index].name):
@@ -102,7 +104,10 @@ cdef class Request(Timed):
                     if span_equals(wire.inputs[position].name, signature.inputs[index].name):
                         break
                 else:
-                    raise Refusal(INVALID_ARGUMENT, f"inputs of {signature.describe()}: got '{text_of(wire.inputs[position].name)}', expected {signature.input_names()}")
+                    raise Refusal(
+                        INVALID_ARGUMENT,
+                        f"inputs of {signature.describe()}: got '{text_of(wire.inputs[position].name)}', expected "
+                        f"{signature.input_names()}")
             raw = NULL
             if wire.n_raws:
                 raw = &wire.raws[next_raw]
@@ -115,7 +120,9 @@ cdef class Request(Timed):
             self.n_rows = self.tensors[0].dims[0]
             for index in range(1, signature.n_inputs):
                 if self.tensors[index].dims[0] != self.n_rows:
-                    raise Refusal(INVALID_ARGUMENT, f"{self._input(index)}: got {self.tensors[index].dims[0]} rows, expected {self.n_rows} as in {self._input(0)}")
+                    raise Refusal(
+                        INVALID_ARGUMENT,
+                        f"{self._input(index)}: got {self.tensors[index].dims[0]} rows, expected {self.n_rows} as in {self._input(0)}")
         else:
             self.n_rows = 1
         self._bind_outputs(wire)
@@ -131,19 +138,28 @@ cdef class Request(Timed):
         if tensor.data != NULL:
             raise Refusal(INVALID_ARGUMENT, f"{self._input(index)} comes twice, expected once")
         if not datatype_is(spec.datatype, given.datatype):
-            raise Refusal(INVALID_ARGUMENT, f"{self._input(index)}: got datatype {text_of(given.datatype) or 'none'}, expected {GW_DATATYPES[spec.datatype].name.decode()}")
+            raise Refusal(
+                INVALID_ARGUMENT,
+                f"{self._input(index)}: got datatype {text_of(given.datatype) or 'none'}, expected "
+                f"{GW_DATATYPES[spec.datatype].name.decode()}")
         self._bind_shape(given, index, position)
         if given.in_shared_memory:
             raise Refusal(UNIMPLEMENTED, f"{self._input(index)}: shared memory is not offered here, send raw_input_contents")
         if given.has_contents and raw != NULL:
-            raise Refusal(INVALID_ARGUMENT, f"contents field must not be specified when using raw_input_contents for '{text_of(given.name)}' for model '{self.signature.model}'")
+            raise Refusal(
+                INVALID_ARGUMENT,
+                f"contents field must not be specified when using raw_input_contents for '{text_of(given.name)}' for model "
+                f"'{self.signature.model}'")
         if raw != NULL:
             tensor.data = raw.ptr
             tensor.nbytes = raw.len
             if spec.datatype != DT_BYTES:
                 wanted_nbytes = <size_t>tensor.n_elements * datatype_size(spec.datatype)
                 if raw.len != wanted_nbytes:
-                    raise Refusal(INVALID_ARGUMENT, f"{self._input(index)}: got {raw.len} bytes in raw_input_contents, expected {wanted_nbytes} for shape {shape_text(tensor.dims, tensor.n_dims)} of {GW_DATATYPES[spec.datatype].name.decode()}")
+                    raise Refusal(
+                        INVALID_ARGUMENT,
+                        f"{self._input(index)}: got {raw.len} bytes in raw_input_contents, expected {wanted_nbytes} for shape "
+                        f"{shape_text(tensor.dims, tensor.n_dims)} of {GW_DATATYPES[spec.datatype].name.decode()}")
             elif count_strings(tensor) != tensor.n_elements:
                 raise strings_refusal(tensor, self._input(index))
         elif given.has_contents:
@@ -155,11 +171,17 @@ cdef class Request(Timed):
             tensor.data = decoded if decoded != NULL else self.body.data
             self.nbytes += tensor.nbytes
             if found != tensor.n_elements:
-                raise Refusal(INVALID_ARGUMENT, f"{self._input(index)}: got {found} elements in contents, expected {tensor.n_elements} for shape {shape_text(tensor.dims, tensor.n_dims)}")
+                raise Refusal(
+                    INVALID_ARGUMENT,
+                    f"{self._input(index)}: got {found} elements in contents, expected {tensor.n_elements} for shape "
+                    f"{shape_text(tensor.dims, tensor.n_dims)}")
         elif tensor.n_elements == 0:
             tensor.data = self.body.data                      # nothing to read, but present
         else:
-            raise Refusal(INVALID_ARGUMENT, f"unable to find data for input tensor '{text_of(given.name)}' for model '{self.signature.model}' in request: got neither contents nor raw_input_contents")
+            raise Refusal(
+                INVALID_ARGUMENT,
+                f"unable to find data for input tensor '{text_of(given.name)}' for model '{self.signature.model}' in request: got neither "
+                "contents nor raw_input_contents")
         if tensor.data == NULL:
             tensor.data = self.body.data
         return 0
@@ -169,7 +191,7 @@ cdef class Request(Timed):
         cdef const TensorSpec* spec = &self.signature.inputs[index]
         cdef TensorRef* tensor = &self.tensors[index]
         cdef bint fits = given.n_dims == spec.n_dims
-        cdef int64_t n = 1, dim
+        cdef int64_t n = 1, extent = 1, dim                   # extent: without the zeros, as NumPy bounds an array's size
         cdef int axis
         if fits:
             for axis in range(spec.n_dims):
@@ -177,14 +199,21 @@ cdef class Request(Timed):
                 if dim < 0 or (spec.dims[axis] >= 0 and dim != spec.dims[axis]):
                     fits = False
         if not fits:
-            raise Refusal(INVALID_ARGUMENT, f"{self._input(index)}: got shape {shape_text(given.dims, given.n_dims)}, expected {shape_text(spec.dims, spec.n_dims)}" + (" (-1 is any)" if spec.is_variable or self.signature.batched else ""))
+            hint = " (-1 is any)" if spec.is_variable or self.signature.batched else ""
+            raise Refusal(
+                INVALID_ARGUMENT,
+                f"{self._input(index)}: got shape {shape_text(given.dims, given.n_dims)}, expected "
+                f"{shape_text(spec.dims, spec.n_dims)}{hint}")
         tensor.n_dims = spec.n_dims
         for axis in range(spec.n_dims):
             dim = given.dims[axis]
             tensor.dims[axis] = dim
-            if dim and n > (<int64_t>1 << 40) // dim:
-                raise Refusal(INVALID_ARGUMENT, f"{self._input(index)}: shape {shape_text(given.dims, given.n_dims)} has more elements than any message can carry")
+            if dim and extent > (<int64_t>1 << 40) // dim:
+                raise Refusal(
+                    INVALID_ARGUMENT,
+                    f"{self._input(index)}: shape {shape_text(given.dims, given.n_dims)} has more elements than any message can carry")
             n *= dim
+            extent *= max(dim, <int64_t>1)
             if spec.is_variable and (axis or not self.signature.batched):
                 self.shape_key = (self.shape_key ^ <uint64_t>dim) * 0x100000001B3u + index
         tensor.n_elements = n
@@ -207,10 +236,14 @@ cdef class Request(Timed):
                     if span_equals(wire.outputs[i], signature.outputs[index].name):
                         break
                 else:
-                    raise Refusal(INVALID_ARGUMENT, f"outputs of {signature.describe()}: got '{text_of(wire.outputs[i])}', expected {signature.output_names()}")
+                    raise Refusal(
+                        INVALID_ARGUMENT,
+                        f"outputs of {signature.describe()}: got '{text_of(wire.outputs[i])}', expected {signature.output_names()}")
                 for earlier in range(i):
                     if self.wanted[earlier] == index:
-                        raise Refusal(INVALID_ARGUMENT, f"outputs of {signature.describe()}: '{text_of(wire.outputs[i])}' is asked for twice, expected once")
+                        raise Refusal(
+                            INVALID_ARGUMENT,
+                            f"outputs of {signature.describe()}: '{text_of(wire.outputs[i])}' is asked for twice, expected once")
             self.wanted[i] = index
         return 0
 
@@ -285,7 +318,12 @@ cdef int64_t count_strings(TensorRef* tensor) noexcept:
 cdef object strings_refusal(TensorRef* tensor, str what):
     cdef int64_t found = count_strings(tensor)
     if found >= 0:
-        return Refusal(INVALID_ARGUMENT, f"{what}: got {found} strings in raw_input_contents, expected {tensor.n_elements} for shape {shape_text(tensor.dims, tensor.n_dims)}")
+        return Refusal(
+            INVALID_ARGUMENT,
+            f"{what}: got {found} strings in raw_input_contents, expected {tensor.n_elements} for shape "
+            f"{shape_text(tensor.dims, tensor.n_dims)}")
     if found < -(<int64_t>1 << 62):
         return Refusal(INVALID_ARGUMENT, f"{what}: element {found + 0x7FFFFFFFFFFFFFFF + 1} is not valid UTF-8, expected text")
-    return Refusal(INVALID_ARGUMENT, f"{what}: element {-1 - found} is cut short in raw_input_contents, expected a 4-byte little-endian length and that many bytes")
+    return Refusal(
+        INVALID_ARGUMENT,
+        f"{what}: element {-1 - found} is cut short in raw_input_contents, expected a 4-byte little-endian length and that many bytes")

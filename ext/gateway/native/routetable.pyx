@@ -86,8 +86,11 @@ cdef class RouteTable:
             return Refusal(UNAVAILABLE, f"{what} does not serve: {<object>entry.reason if entry.reason != NULL else 'unloaded'}")
         if name not in self.versions:
             known = ", ".join(sorted(self.versions)[:20]) or "none"
-            return Refusal(NOT_FOUND, f"model_name: got '{name}', expected one of {known}" if name else f"model_name is empty, expected one of {known}")
-        return Refusal(NOT_FOUND, f"model_version of model '{name}': got '{number}', expected one of {', '.join(self.versions[name]) or 'none'}")
+            got = f"model_name: got '{name}'" if name else "model_name is empty"
+            return Refusal(NOT_FOUND, f"{got}, expected one of {known}")
+        return Refusal(
+            NOT_FOUND,
+            f"model_version of model '{name}': got '{number}', expected one of {', '.join(self.versions[name]) or 'none'}")
 
     def lookup(self, str model not None, str version not None=""):
         """What a request for it gets: the Lane, or a Refusal raised."""

@@ -14,7 +14,8 @@ cdef class Sampler:
         id = request.id.ptr[:request.id.len].decode("utf-8", "replace") if request.id.len else ""
         self.record(
             request.signature.model, request.signature.version, id, code, request.arrived_us, started_us - request.arrived_us,
-            now_us - started_us, now_us - request.arrived_us, "rest" if request.is_rest else "grpc", request.trace, request.parameters or [])
+            now_us - started_us, now_us - request.arrived_us, "rest" if request.is_rest else "grpc", request.trace,
+            request.parameters or [])
         return 0
 
     cdef int tell_refused(self, str model, str version, str id, int code, bint is_rest, int64_t now_us) except -1:
