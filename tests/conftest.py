@@ -22,19 +22,19 @@ Serve = Callable[..., GatewayProcess]
 
 
 @pytest.fixture(scope="session")
-def trained_models(pytestconfig: pytest.Config) -> Path:
-    """The demo models, trained once for each state of demo/ and kept in pytest's cache; read only."""
+def trained_models() -> Path:
+    """The demo models, trained once for each state of demo/ and kept in build/; read only."""
     state = hashlib.sha256()
     for file in sorted((ROOT / "demo").glob("*.py")):
         state.update(file.read_bytes())
     for package in ("scikit-learn", "skl2onnx", "numpy"):
         state.update(version(package).encode())
-    folder = pytestconfig.cache.mkdir(f"demo-models-{state.hexdigest()[:12]}")
+    folder = ROOT / "build" / "test-models" / state.hexdigest()[:12]
     done = subprocess.run(
         [sys.executable, "-m", "demo", str(folder)], cwd=ROOT, capture_output=True, text=True, timeout=50
     )
     assert done.returncode == 0, done.stderr
-    return Path(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
