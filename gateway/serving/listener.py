@@ -18,14 +18,14 @@ BACKLOG = 1024
 
 
 def tls_context(cert: Path, key: Path) -> ssl.SSLContext:
-    """TLS 1.2 and later with h2 by ALPN, as RFC 9113 9.2 wants it."""
+    """TLS 1.2 and later; by ALPN h2, as RFC 9113 9.2 wants it, or HTTP/1.1."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         context.load_cert_chain(cert, key)
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(f"--tls-cert {cert}, --tls-key {key}: cannot be used: {error}") from error
-    context.set_alpn_protocols(["h2"])
+    context.set_alpn_protocols(["h2", "http/1.1"])
     return context
 
 

@@ -1,0 +1,61 @@
+"""What the HTTP/1.1 connections of one worker share: router, bounds, counters, and their common end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from gateway.config.limits import Limits
+from gateway.serving.http1 import READ_BYTES, Http1
+from gateway.serving.rest.message import Clock
+from gateway.serving.rest.router import Router
+
+
+class Front:
+    """One per worker, on its loop. `report(error)` takes failures for the log."""
+
+    def __init__(self, hub: Any, router: Router, limits: Limits, report: Callable[[BaseException], None]) -> None:
+        self.hub, self.router, self.limits, self.report = hub, router, limits, report
+        self.budget = hub.budget
+        self.clock = Clock()
+        self.buffer = memoryview(bytearray(READ_BYTES))
+        self.is_draining = self.is_final = False
+        self.n_held = 0
+        """Bytes of bodies that are being received or wait for a handler; the native side counts what it took over."""
+        self.n_requests = 0
+        self.n_by_status: dict[int, int] = {}
+
+    def connect(self, transport: Any) -> Http1:
+        """The factory that the hub hands a transport to, once its first bytes are no HTTP/2."""
+        return Http1(self, transport)
+
+    def has_room(self, n: int) -> bool:
+        return bool(self.n_held + self.budget.used + n <= self.budget.limit)
+
+    def sweep(self) -> None:
+        """Once a second: the Date header, and connections that make no progress."""
+        self.clock.tick()
+        now_s = monotonic()
+        for connection in list(self.hub.http1_connections):
+            connection.check_progress(now_s)
+
+    def drain(self) -> None:
+        """What is open is finished and told `Connection: close`. Idle connections stay until `finish_drain`: a request
+        may be on its way, and HTTP/1.1 has no word for it.
+        """
+        self.is_draining = True
+
+    def finish_drain(self) -> None:
+        self.is_final = True
+        for connection in list(self.hub.http1_connections):
+            connection.close_if_idle()
+
+    def abort(self) -> None:
+        for connection in list(self.hub.http1_connections):
+            connection.transport.abort()
+
+    @property
+    def n_open(self) -> int:
+        """Requests that came and are not answered."""
+        return sum(connection.n_open for connection in self.hub.http1_connections)

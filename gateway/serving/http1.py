@@ -1,0 +1,571 @@
+"""HTTP/1.1 on a socket: llhttp parses, this file keeps order, bounds and time, and knows nothing of models.
+
+Requests of one connection are answered in their order. At most MAX_WAITING are being worked on; what was read beyond
+that waits, and the socket is not read until there is room. A large body is received where it stays, past the parser.
+EOF from the peer means that nobody waits any more: what it asked for is cancelled.
+
+    IDLE ──▶ HEAD ──▶ BODY ──▶ IDLE       DISCARD: the last answer is known; input is thrown away until the peer closes,
+               └────▶ DIRECT ──▶ IDLE              because closing a socket with unread input destroys the answer
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import httptools
+import numpy as np
+
+from gateway.errors import GatewayError
+from gateway.serving.rest.errors import HttpError
+from gateway.serving.rest.message import Request
+
+if TYPE_CHECKING:
+    from gateway.serving.front import Front
+
+READ_BYTES = 32768
+"""One read between messages: some 60 small pipelined requests, and what of a large body passes through the parser."""
+
+DIRECT_BYTES = 16384
+"""A body from this size on is received into its own memory."""
+
+MAX_WAITING = 16
+"""Requests of one connection that are being answered at once."""
+
+WRITE_HIGH_BYTES = 1 << 20
+"""Unsent answers of one connection above which it gets no further ones."""
+
+MIN_UPLOAD_BYTES_PER_S = 16384
+"""A body that comes slower than this (after the header timeout) holds memory hostage; gRPC has the same bound."""
+
+LINGER_S = 2.0
+"""How long input is thrown away behind a last answer."""
+
+FAILED = "the gateway failed on this request"
+
+_KNOWN = frozenset(
+    (
+        b"host",
+        b"content-length",
+        b"transfer-encoding",
+        b"content-encoding",
+        b"accept-encoding",
+        b"expect",
+        b"inference-header-content-length",
+        b"x-request-id",
+    )
+)
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def _memory(n: int) -> memoryview:
+    """n bytes, writable and not cleared: what is never filled never becomes resident."""
+    return memoryview(np.empty(n, np.uint8))  # type: ignore[arg-type]
+
+
+class Phase(enum.IntEnum):
+    IDLE = 0
+    HEAD = 1
+    BODY = 2
+    DIRECT = 3
+    DISCARD = 4
+
+
+_IDLE, _HEAD, _BODY, _DIRECT, _DISCARD = Phase
+
+
+class Http1:
+    """asyncio.BufferedProtocol of one socket. The owning loop only."""
+
+    def __init__(self, front: Front, transport: Any) -> None:
+        self.front, self.transport = front, transport
+        self.clock = front.clock
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._phase = _IDLE
+        self._waiting: deque[Request] = deque()  # dispatched, in order; the first is the next to be sent
+        self._backlog: deque[Request] = deque()  # complete, not dispatched
+        self._is_busy = False  # in a feed or a dispatch: answers are sent at its end
+        self._is_write_paused = self._is_read_paused = self._is_lost = False
+        self._wants_continue = False
+        # of the message being received
+        self._url = b""
+        self._fields: dict[bytes, bytes] = {}
+        self._n_head = 0  # bytes of its head, by complete headers
+        self._n_feed = 0  # of the feed in progress, for the first message that begins in it; 0 for the others
+        self._n_fed = 0  # since the message began
+        self._n_quiet = 0  # bytes since the parser last gave a part of the body: trailers, chunk extensions
+        self._chunks: list[bytes] = []
+        self._n_body = 0
+        self._target: memoryview | None = None  # of a large body
+        self._request: Request | None = None
+        self._is_upgrade = False
+        # stamps, monotonic seconds
+        self._began_s = self._active_s = monotonic()
+        self._stalled_s = 0.0
+        self._n_unsent = 0
+
+    # --- the socket
+
+    def connection_made(self, transport: Any) -> None:
+        self.front.hub.http1_connections.add(self)
+        transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._is_lost = True
+        self._phase = _DISCARD
+        self.front.hub.http1_connections.discard(self)
+        for request in (*self._waiting, *self._backlog):
+            self._release(request)
+            cancel, request.cancel = request.cancel, None
+            if cancel is not None:
+                cancel()
+        self._waiting.clear()
+        self._backlog.clear()
+        self._forget_message()
+        self._parser = None
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        if self._phase is _DIRECT:
+            assert self._target is not None
+            return self._target[self._n_body :]
+        return self.front.buffer
+
+    def buffer_updated(self, n: int) -> None:
+        if self._phase is not _DIRECT:
+            self._receive(self.front.buffer[:n])
+            return
+        self.front.hub.bytes_in += n
+        self._n_body += n
+        assert self._target is not None
+        if self._n_body == self._target.nbytes:
+            self._is_busy = True
+            try:
+                self._parser = httptools.HttpRequestParser(self)
+                self._complete()
+            finally:
+                self._is_busy = False
+            self._progress()
+
+    def data_received(self, data: Any) -> None:
+        """The first bytes, which the hub has read: more, maybe, than one read of ours."""
+        for at in range(0, len(data), READ_BYTES):
+            piece = data[at : at + READ_BYTES]
+            if self._phase is _DIRECT:
+                at = 0
+                while at < len(piece) and self._phase is _DIRECT:
+                    at += self._fill(piece[at:])
+                piece = piece[at:]
+            self._receive(piece)
+
+    def _fill(self, data: Any) -> int:
+        """Into a large body, what of `data` belongs to it; how much that was."""
+        target = self.get_buffer(0)
+        n = min(len(data), target.nbytes)
+        target[:n] = data[:n]
+        self.buffer_updated(n)
+        return n
+
+    def _receive(self, data: Any) -> None:
+        """Bytes between messages, of a head or of a small body. `data` is only valid during the call."""
+        n = len(data)
+        self.front.hub.bytes_in += n
+        if self._phase is _DISCARD or not n:
+            return
+        if self._phase is _HEAD:
+            self._n_fed += n
+        elif self._phase is _BODY:
+            self._n_quiet += n
+        self._n_feed = n if self._phase is _IDLE else 0
+        self._is_busy = True
+        try:
+            self._feed(data)
+        finally:
+            self._is_busy = False
+        if self._phase is _HEAD and self._n_fed > self.front.limits.max_header_list_bytes:
+            self._refuse_head()
+        elif self._phase is _BODY:
+            if self._n_quiet > self.front.limits.max_header_list_bytes + READ_BYTES:
+                self._refuse(400, "body: chunk extensions or trailers are too long")
+            elif self._target is not None:
+                self._phase = _DIRECT
+        self._progress()
+
+    def _feed(self, data: Any) -> None:
+        while True:
+            try:
+                self._parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                # An offer of another protocol is not taken (RFC 9110 7.8); llhttp stops behind the head.
+                data = self._go_on_without_upgrade(data[upgrade.args[0] :])
+                if not len(data):
+                    return
+            except httptools.HttpParserError as error:
+                if self._phase is not _DISCARD:
+                    cause = error.__context__
+                    if cause is not None and not isinstance(cause, httptools.HttpParserError):
+                        self.front.report(cause)
+                        self._refuse(500, FAILED)
+                    else:
+                        self._refuse(400, f"malformed HTTP/1.1: {error.args[0] if error.args else error}")
+                return
+
+    def _go_on_without_upgrade(self, rest: Any) -> Any:
+        self._is_upgrade = False
+        self._parser = httptools.HttpRequestParser(self)
+        if self._phase is _DISCARD or self._request is None:
+            return b""
+        length = int(self._fields.get(b"content-length", b"0"))
+        if length:
+            if self._target is None:
+                self._target = _memory(length)
+            n = min(length, len(rest))
+            self._target[:n] = rest[:n]
+            self._n_body = n
+            if n < length:
+                self._phase = _DIRECT
+                return b""
+            rest = rest[n:]
+        self._complete()
+        return rest
+
+    def eof_received(self) -> bool:
+        return False
+
+    def pause_writing(self) -> None:
+        self._is_write_paused = True
+
+    def resume_writing(self) -> None:
+        self._is_write_paused = False
+        self._progress()
+
+    # --- the parser
+
+    def on_message_begin(self) -> None:
+        if self._phase is not _DISCARD:
+            self._phase = _HEAD
+            self._url = b""
+            self._fields = {}
+            self._n_head = 0
+            self._n_fed, self._n_feed = self._n_feed, 0
+            self._began_s = monotonic()
+
+    def on_url(self, url: bytes) -> None:
+        self._url = self._url + url if self._url else url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._phase is not _HEAD:
+            return  # a trailer
+        self._n_head += len(name) + len(value) + 4
+        name = name.lower()
+        if name in _KNOWN:
+            fields = self._fields
+            if name in fields:
+                value = fields[name] + b", " + value
+            fields[name] = value
+
+    def on_headers_complete(self) -> None:
+        if self._phase is not _HEAD:
+            return
+        limits = self.front.limits
+        if self._n_head + len(self._url) > limits.max_header_list_bytes:
+            self._refuse_head()
+            return
+        parser, fields = self._parser, self._fields
+        method = parser.get_method()
+        try:
+            handler, args = self.front.router.find(method, self._url)
+        except HttpError as error:
+            refusal = error
+            handler, args = lambda request: request.refuse(refusal), ()
+            is_refused = True
+        else:
+            is_refused = False
+        request = self._request = Request(self, handler, args)
+        request.fields = fields
+        request.is_head = method == b"HEAD"
+        version = parser.get_http_version()
+        if not parser.should_keep_alive():
+            request.is_last = True
+            request.connection_header = b"Connection: close\r\n"
+        elif version == "1.0":
+            request.connection_header = b"Connection: keep-alive\r\n"
+        self._phase = _BODY
+        self._n_body = self._n_quiet = 0
+        if version != "1.1":
+            if version != "1.0":
+                self._refuse(505, f"HTTP version: got {version}, expected 1.1 or 1.0")
+                return
+            if b"transfer-encoding" in fields:
+                self._refuse(400, "Transfer-Encoding: came with HTTP/1.0, which does not have it")
+                return
+        elif b"host" not in fields or b"," in fields[b"host"]:
+            self._refuse(400, "Host: missing or given twice; HTTP/1.1 demands the header once (RFC 9112 3.2)")
+            return
+        if b"transfer-encoding" in fields:
+            if fields[b"transfer-encoding"].strip().lower() != b"chunked":
+                shown = fields[b"transfer-encoding"][:40].decode("latin-1")
+                self._refuse(501, f"Transfer-Encoding: got {shown!r}, expected chunked")
+                return
+            length = 0
+            is_large = True
+        else:
+            length = int(fields.get(b"content-length", b"0"))
+            is_large = length > DIRECT_BYTES
+        if parser.should_upgrade():
+            if b"transfer-encoding" in fields:
+                self._refuse(400, "Upgrade: came with a chunked body; no other protocol is offered, leave it out")
+                return
+            self._is_upgrade = True
+        if length > limits.max_message_bytes:
+            self._refuse(
+                413,
+                f"Content-Length: got {length} bytes, expected at most {limits.max_message_bytes}"
+                f" (limits.max_message_bytes)",
+            )
+            return
+        if is_refused and is_large:
+            self._refuse_early(request)
+            return
+        if length:
+            if not self._hold(request, length):
+                return
+            if is_large:
+                self._target = _memory(length)
+        if b"expect" in fields and (length or is_large):
+            if fields[b"expect"].strip().lower() != b"100-continue":
+                shown = fields[b"expect"][:40].decode("latin-1")
+                self._refuse(417, f"Expect: got {shown!r}, expected 100-continue or none")
+            elif is_refused:
+                self._refuse_early(request)
+            else:
+                self._wants_continue = True
+
+    def on_body(self, data: bytes) -> None:
+        if self._phase is not _BODY:
+            return
+        self._n_quiet = 0
+        self._wants_continue = False
+        n = len(data)
+        if self._target is not None:
+            self._target[self._n_body : self._n_body + n] = data
+        else:
+            assert self._request is not None
+            if b"content-length" not in self._fields:
+                limit = self.front.limits.max_message_bytes
+                if self._n_body + n > limit:
+                    self._refuse(413, f"body: more than {limit} bytes came (limits.max_message_bytes)")
+                    return
+                if not self._hold(self._request, n):
+                    return
+            self._chunks.append(data)
+        self._n_body += n
+
+    def on_message_complete(self) -> None:
+        if self._phase is _BODY and not self._is_upgrade:
+            self._complete()
+
+    # --- a message's end
+
+    def _complete(self) -> None:
+        request = self._request
+        assert request is not None
+        self._request = None
+        self._wants_continue = False
+        if self._target is not None:
+            request.body, self._target = self._target, None
+        elif self._chunks:
+            chunks = self._chunks
+            request.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            self._chunks = []
+        if request.is_last or self.front.is_draining:
+            request.is_last = True
+            request.connection_header = b"Connection: close\r\n"
+            self._discard()
+        else:
+            self._phase = _IDLE
+        self.front.n_requests += 1
+        if self._backlog or len(self._waiting) >= MAX_WAITING or self._is_write_paused:
+            self._backlog.append(request)
+        else:
+            self._dispatch(request)
+
+    def _dispatch(self, request: Request) -> None:
+        """The handler's turn; the caller of this method sees to `_progress`."""
+        self._waiting.append(request)
+        try:
+            request.handler(request)
+        except GatewayError as error:
+            request.refuse(error)
+        except Exception as error:
+            self.front.report(error)
+            request.fail(500, FAILED)
+        self._release(request)
+
+    def _hold(self, request: Request, n: int) -> bool:
+        """Take n bytes of the budget for its body; refused when there is none."""
+        if not self.front.has_room(n):
+            budget = self.front.budget
+            self._refuse(
+                429,
+                f"the gateway holds {budget.used + self.front.n_held} bytes in flight, a body of {n} would pass "
+                f"the limit of {budget.limit} (limits.max_in_flight_bytes)",
+            )
+            return False
+        request.n_held += n
+        self.front.n_held += n
+        return True
+
+    def _release(self, request: Request) -> None:
+        self.front.n_held -= request.n_held
+        request.n_held = 0
+        request.body = b""
+
+    # --- the last answer
+
+    def _refuse(self, status: int, text: str) -> None:
+        """Answer the message that is being received, and read nothing more."""
+        request = self._request
+        if request is None:
+            request = Request(self, lambda _: None, ())
+            request.fields = self._fields
+        self._request = None
+        request.handler = lambda request: request.fail(status, text)
+        self._end_with(request)
+
+    def _refuse_early(self, request: Request) -> None:
+        """Its handler refuses it whatever its body is: the body is not waited for."""
+        self._request = None
+        self._end_with(request)
+
+    def _end_with(self, request: Request) -> None:
+        self._release(request)
+        request.is_last = True
+        request.connection_header = b"Connection: close\r\n"
+        self._discard()
+        self._backlog.append(request)
+        if not self._is_busy:
+            self._progress()
+
+    def _refuse_head(self) -> None:
+        limit = self.front.limits.max_header_list_bytes
+        self._refuse(431, f"head: more than {limit} bytes came (limits.max_header_list_bytes)")
+
+    def _discard(self) -> None:
+        self._phase = _DISCARD
+        self._forget_message()
+
+    def _forget_message(self) -> None:
+        if self._request is not None:
+            self._release(self._request)
+            self._request = None
+        self._target = None
+        self._chunks = []
+        self._wants_continue = False
+
+    # --- answers
+
+    def on_answered(self, request: Request) -> None:
+        """From Request: it has its answer."""
+        counts = self.front.n_by_status
+        counts[request.status] = counts.get(request.status, 0) + 1
+        if not self._is_busy and not self._is_lost:
+            self._progress()
+
+    def _progress(self) -> None:
+        """Send what is next in order, start what waited, read when there is room: one write for all that is ready."""
+        if self._is_lost:
+            return
+        waiting = self._waiting
+        parts: list[Any] = []
+        while True:
+            while waiting and not self._is_write_paused:
+                answer = waiting[0].answer
+                if answer is None:
+                    break
+                parts.extend(answer)
+                if waiting.popleft().is_last:
+                    self._write(parts)
+                    self._close()
+                    return
+            if not self._backlog or len(waiting) >= MAX_WAITING or self._is_write_paused:
+                break
+            self._is_busy = True
+            try:
+                self._dispatch(self._backlog.popleft())
+            finally:
+                self._is_busy = False
+        if parts:
+            self._write(parts)
+            if not waiting:
+                self._active_s = monotonic()
+        if self._wants_continue and not waiting and not self._backlog:
+            self._wants_continue = False
+            self._write([_CONTINUE])
+        if self._backlog or len(waiting) >= MAX_WAITING:
+            if not self._is_read_paused and self._phase is not _DISCARD:
+                self._is_read_paused = True
+                self.transport.pause_reading()
+        elif self._is_read_paused:
+            self._is_read_paused = False
+            self.transport.resume_reading()
+
+    def _write(self, parts: list[Any]) -> None:
+        if not parts:
+            return
+        if len(parts) == 1:
+            self.front.hub.bytes_out += len(parts[0])
+            self.transport.write(parts[0])
+        else:
+            self.front.hub.bytes_out += sum([memoryview(part).nbytes for part in parts])
+            self.transport.writelines(parts)
+
+    def _close(self) -> None:
+        """The last answer is on its way. Input is read and thrown away until the peer has closed, or for LINGER_S."""
+        self._discard()
+        self._began_s = monotonic()
+        if self._is_read_paused:
+            self._is_read_paused = False
+            self.transport.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+    # --- time
+
+    @property
+    def n_open(self) -> int:
+        return len(self._waiting) + len(self._backlog) + (self._phase in (_HEAD, _BODY, _DIRECT))
+
+    def close_if_idle(self) -> None:
+        if self._phase is _IDLE and not self._waiting and not self._backlog:
+            self._close()
+
+    def check_progress(self, now_s: float) -> None:
+        """Slow heads, slow bodies, idle connections, readers that stopped."""
+        limits = self.front.limits
+        n_unsent = self.transport.get_write_buffer_size()
+        if n_unsent == 0 or n_unsent != self._n_unsent:
+            self._n_unsent, self._stalled_s = n_unsent, now_s
+        elif now_s - self._stalled_s > limits.send_timeout_s:
+            self.transport.abort()
+            return
+        if self._phase is _DISCARD:
+            if not self._waiting and not self._backlog and n_unsent == 0 and now_s - self._began_s > LINGER_S:
+                self.transport.abort()
+        elif self._phase is _IDLE:
+            is_idle = not self._waiting and not self._backlog and not n_unsent
+            if is_idle and (self.front.is_final or now_s - self._active_s > limits.idle_timeout_s):
+                self._close()
+        elif self._backlog or self._is_read_paused:
+            self._began_s = now_s  # it is us who do not read
+        elif self._phase is _HEAD:
+            if now_s - self._began_s > limits.header_timeout_s:
+                self._refuse(408, f"the head is too slow: not complete after {limits.header_timeout_s:g} s")
+        else:
+            n = self._target.nbytes if self._target is not None else self._n_body
+            if now_s - self._began_s > limits.header_timeout_s + n / MIN_UPLOAD_BYTES_PER_S:
+                self._refuse(408, f"the body is too slow: {self._n_body} bytes came in {now_s - self._began_s:.0f} s")
