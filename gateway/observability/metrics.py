@@ -1,0 +1,203 @@
+"""`/metrics`: the totals as Prometheus reads them, in its text format or in OpenMetrics, whichever was asked for.
+
+Every name keeps to Prometheus' conventions: base units, `_total` for counters, a bounded number of series. The names
+that Triton's dashboards ask for come beside them, from `triton`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import version as package_version
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from gateway.observability import triton
+from gateway.observability.aggregate import Key, Totals
+from gateway.observability.snapshot import DURATION_BOUNDS_US, ROWS_BOUNDS, Histogram, LaneCounters
+
+ARM = "stable"
+"""Until requests are drawn between a stable and a candidate version, all of them are on this side."""
+
+_LANE = ("model", "version", "arm")
+_NO_LANE = ("", "", "")
+"""Labels of what was answered before a version was found for it."""
+
+_ALWAYS_SHOWN = dict.fromkeys(("OK", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "INTERNAL"), 0)
+"""At 0 from the start, so that the first of a kind is an increase, which rate() sees."""
+
+DURATION_BOUNDS = [str(bound / 1e6) for bound in DURATION_BOUNDS_US]
+_ROWS_BOUNDS = [str(bound) for bound in ROWS_BOUNDS]
+
+
+def render(totals: Totals, accept: str = "") -> tuple[bytes, str]:
+    """Body and content type for an Accept header."""
+    encode, content_type = choose_encoder(accept)
+    body = encode(Families(totals))
+    if content_type.startswith("text/plain"):
+        body = triton.as_counters(body)
+    return body, content_type
+
+
+class Families(Collector):
+    """Totals in the shape that prometheus-client encodes."""
+
+    def __init__(self, totals: Totals) -> None:
+        self._totals = totals
+
+    def collect(self) -> Iterator[Metric]:
+        yield from _requests(self._totals)
+        yield from _batches(self._totals.lanes)
+        yield from _traffic(self._totals)
+        yield from _workers(self._totals)
+        yield from triton.families(self._totals)
+
+
+def _requests(totals: Totals) -> Iterator[Metric]:
+    lanes, hub = totals.lanes, totals.hub
+    requests = CounterMetricFamily(
+        "gateway_requests", "Infer requests answered, by gRPC code.", labels=(*_LANE, "code")
+    )
+    misses = CounterMetricFamily(
+        "gateway_deadline_misses", "Infer requests answered DEADLINE_EXCEEDED, before or after a run.", labels=_LANE
+    )
+    refusals = CounterMetricFamily(
+        "gateway_refusals", "Requests and connections turned away at the door, by reason.", labels=(*_LANE, "reason")
+    )
+    for key, counters in lanes.items():
+        answered = dict(counters.requests)
+        answered["CANCELLED"] = answered.get("CANCELLED", 0) + counters.cancelled
+        _add_each(requests, (*key, ARM), {**_ALWAYS_SHOWN, **answered})
+        misses.add_metric((*key, ARM), counters.requests.get("DEADLINE_EXCEEDED", 0))
+        _add_each(refusals, (*key, ARM), counters.refusals)
+    _add_each(requests, _NO_LANE, hub.requests)
+    _add_each(refusals, _NO_LANE, hub.refusals)
+    yield requests
+    yield misses
+    yield refusals
+
+    duration = HistogramMetricFamily(
+        "gateway_request_duration_seconds", "From arrival to answer.", labels=(*_LANE, "protocol")
+    )
+    for key, counters in lanes.items():
+        for protocol, histogram in counters.request_time.items():
+            _add_histogram(duration, (*key, ARM, protocol), histogram, DURATION_BOUNDS, 1e6)
+    yield duration
+    queue = HistogramMetricFamily(
+        "gateway_queue_duration_seconds", "From arrival until an executor took the request.", labels=_LANE
+    )
+    for key, counters in lanes.items():
+        if counters.queue_time:
+            _add_histogram(queue, (*key, ARM), counters.queue_time, DURATION_BOUNDS, 1e6)
+    yield queue
+    queued = GaugeMetricFamily("gateway_queued_requests", "Requests that wait for an executor.", labels=_LANE)
+    for key, now in totals.queues.items():
+        queued.add_metric((*key, ARM), now.queued)
+    yield queued
+    running = GaugeMetricFamily("gateway_running_batches", "Batches that executors hold.", labels=_LANE)
+    for key, now in totals.queues.items():
+        running.add_metric((*key, ARM), now.running)
+    yield running
+
+
+def _batches(lanes: Mapping[Key, LaneCounters]) -> Iterator[Metric]:
+    run = HistogramMetricFamily("gateway_execution_duration_seconds", "Runs of the model, by batch.", labels=_LANE)
+    rows = HistogramMetricFamily("gateway_batch_rows", "Rows per batch.", labels=_LANE)
+    releases = CounterMetricFamily(
+        "gateway_batch_releases",
+        "Batches, by why they were released: full, idle (an executor was), delay (max_delay was over), deadline.",
+        labels=(*_LANE, "reason"),
+    )
+    inline = CounterMetricFamily(
+        "gateway_inline_batches", "Batches run on the loop, because that is quicker than a thread.", labels=_LANE
+    )
+    for key, counters in lanes.items():
+        if counters.run_time:
+            _add_histogram(run, (*key, ARM), counters.run_time, DURATION_BOUNDS, 1e6)
+        if counters.batch_rows:
+            _add_histogram(rows, (*key, ARM), counters.batch_rows, _ROWS_BOUNDS, 1)
+        _add_each(releases, (*key, ARM), counters.releases)
+        inline.add_metric((*key, ARM), counters.inline_batches)
+    yield run
+    yield rows
+    yield releases
+    yield inline
+
+
+def _traffic(totals: Totals) -> Iterator[Metric]:
+    hub, now = totals.hub, totals.now
+    yield CounterMetricFamily("gateway_received_bytes", "Bytes read from clients.", value=hub.received_bytes)
+    yield CounterMetricFamily("gateway_sent_bytes", "Bytes written to clients.", value=hub.sent_bytes)
+    connections = GaugeMetricFamily("gateway_connections", "Connections open.", labels=["protocol"])
+    for protocol, count in now.connections.items():
+        connections.add_metric([protocol], count)
+    yield connections
+    # Not gateway_connections_total: OpenMetrics takes the gauge and it for one family, and refuses that.
+    yield CounterMetricFamily("gateway_connections_accepted", "Connections accepted.", value=hub.connections)
+    yield GaugeMetricFamily("gateway_open_calls", "Calls open on HTTP/2 connections.", value=now.open_calls)
+    yield GaugeMetricFamily(
+        "gateway_in_flight_bytes", "Request bodies and unsent answers in memory.", value=now.in_flight_bytes
+    )
+    yield GaugeMetricFamily(
+        "gateway_in_flight_limit_bytes", "What they may come to (max_in_flight_bytes).", value=now.in_flight_limit_bytes
+    )
+
+
+def _workers(totals: Totals) -> Iterator[Metric]:
+    up = GaugeMetricFamily("gateway_worker_up", "1: the worker runs and has loaded what it could.", labels=["worker"])
+    restarts = CounterMetricFamily("gateway_worker_restarts", "Processes started after the first.", labels=["worker"])
+    age = GaugeMetricFamily(
+        "gateway_worker_report_age_seconds", "Since the worker last reported; it does each second.", labels=["worker"]
+    )
+    memory = GaugeMetricFamily(
+        "gateway_worker_resident_memory_bytes", "Resident memory of the worker.", labels=["worker"]
+    )
+    for status in totals.workers:
+        name = [str(status.worker)]
+        up.add_metric(name, int(status.is_up))
+        restarts.add_metric(name, status.restarts)
+        if status.report_age_s is not None:
+            age.add_metric(name, status.report_age_s)
+        if status.resident_bytes:
+            memory.add_metric(name, status.resident_bytes)
+    yield up
+    yield restarts
+    yield age
+    yield memory
+    yield CounterMetricFamily(
+        "gateway_worker_cpu_seconds", "Processor time of all workers, user and system.", value=totals.hub.cpu_us / 1e6
+    )
+    yield CounterMetricFamily(
+        "gateway_snapshots_dropped",
+        "Reports that a worker skipped because the one before was still on its way.",
+        value=totals.hub.snapshots_dropped,
+    )
+    states = GaugeMetricFamily(
+        "gateway_version_state", "Workers in which the version is in this state.", labels=["model", "version", "state"]
+    )
+    for key, counts in totals.states.items():
+        for state, count in counts.items():
+            states.add_metric((*key, state), count)
+    yield states
+    build = GaugeMetricFamily("gateway_build_info", "Always 1; the gateway's own version.", labels=["version"])
+    build.add_metric([package_version("gateway")], 1)
+    yield build
+
+
+def _add_each(family: CounterMetricFamily, labels: Sequence[str], counts: Mapping[str, int]) -> None:
+    for name, count in counts.items():
+        family.add_metric((*labels, name), count)
+
+
+def _add_histogram(
+    family: HistogramMetricFamily, labels: Sequence[str], histogram: Histogram, bounds: Iterable[str], unit: float
+) -> None:
+    """`unit`: how many of what was counted make one of what is shown."""
+    buckets = []
+    cumulative = 0
+    for bound, count in zip(bounds, histogram.counts, strict=False):
+        cumulative += count
+        buckets.append((bound, float(cumulative)))
+    buckets.append(("+Inf", float(sum(histogram.counts))))
+    family.add_metric(labels, buckets, histogram.total / unit)
