@@ -1,7 +1,8 @@
 """Every way the gateway refuses or fails, as one tree.
 
 A raise site names the reason; the edge alone turns it into a gRPC code (here) or an HTTP status (REST).
-The text of an error is for the caller: it names the field, what came and what was expected. Internal detail belongs in `__cause__` and the log.
+The text of an error is for the caller: it names the field, what came and what was expected. Internal detail belongs in
+`__cause__` and the log.
 """
 
 from __future__ import annotations

@@ -53,7 +53,8 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What a version takes and gives. `batched`: dimension 0 of every tensor is rows, and rows do not see each other.
+    """What a version takes and gives. `batched`: dimension 0 of every tensor is rows, and rows do not see each
+    other.
     """
 
     inputs: tuple[TensorSpec, ...]

@@ -116,9 +116,7 @@ def _reason(file: Path, providers: list[str], error: Exception) -> str:
     return reason if providers == [_CPU] else f"{reason} (providers: {', '.join(providers)})"
 
 
-def check_started(
-    wish: tuple[str, ...] | str, asked: list[str], started: list[str], available: list[str]
-) -> None:
+def check_started(wish: tuple[str, ...] | str, asked: list[str], started: list[str], available: list[str]) -> None:
     """ONNX Runtime offers CUDA wherever its package is installed, and drops it silently where the driver or a library
     is missing.
     """

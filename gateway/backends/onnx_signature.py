@@ -139,7 +139,8 @@ def _refuse_missing_shapes(file: Path, names: list[str]) -> None:
 
 
 def _claims_no_batches(claim: Declared) -> str:
-    """Why the declared shapes rule batches out, or "". An output without dimensions may lack a shape: runs will tell.
+    """Why the declared shapes rule batches out, or "". An output without dimensions may lack a shape: runs will
+    tell.
     """
     for kind, specs in (("input", claim.inputs), ("output", claim.outputs)):
         for spec in specs:

@@ -33,7 +33,11 @@ def serve(
     ] = None,
     control_port: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Reserved; nothing listens there yet. [default: 8002]", show_default=False),
+        typer.Option(
+            metavar="N",
+            help="Port of /metrics and the control plane; 0 for any free one. [default: 8002]",
+            show_default=False,
+        ),
     ] = None,
     workers: Annotated[
         int | None,
@@ -63,6 +67,24 @@ def serve(
         str | None,
         typer.Option(metavar="console|json", help="Log lines on stderr. [default: console]", show_default=False),
     ] = None,
+    model_control: Annotated[
+        bool,
+        typer.Option("--model-control", help="Let callers load and unload models while it runs.", show_default=False),
+    ] = False,
+    access_log: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N",
+            help="Log every Nth request, or that fraction of them: 100, 0.01, 1 for all. [default: 0, none]",
+            show_default=False,
+        ),
+    ] = None,
+    forward_headers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX", help="Headers whose names match become request parameters: x-.*|tenant", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Serve every model of a folder over gRPC.
 
@@ -80,6 +102,7 @@ def serve(
     now.
     """
     from gateway.config.deployment import load_deployment
+    from gateway.control import server as control
     from gateway.errors import GatewayError
     from gateway.observability import logs
     from gateway.serving import supervisor
@@ -96,6 +119,9 @@ def serve(
         "tls_cert": tls_cert,
         "tls_key": tls_key,
         "log_format": log_format,
+        "model_control": model_control or None,  # a flag that was not given must not win over the file
+        "access_log": access_log,
+        "forward_headers": forward_headers,
     }
     with reported():
         deployment = load_deployment(config, flags)
@@ -103,7 +129,7 @@ def serve(
     logs.setup(deployment.log_format)
     with reported(config_error_code=REFUSED):  # by now it is the machine that says no: a port is taken
         try:
-            code = supervisor.run(deployment)
+            code = supervisor.run(deployment, control=control.serving)
         except GatewayError as error:
             if deployment.log_format == "console":
                 raise

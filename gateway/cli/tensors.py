@@ -351,7 +351,8 @@ def encode(array: Array, datatype: str) -> bytes:
 def decode(raw: bytes, datatype: str, shape: list[int]) -> Array:
     """The other way. ValueError when the bytes do not fill the shape, KeyError for an unknown datatype."""
     if datatype == "BYTES":
-        values, at = [], 0
+        values: list[bytes] = []
+        at = 0
         while at < len(raw):
             size = int.from_bytes(raw[at : at + 4], "little")
             if at + 4 + size > len(raw):

@@ -7,15 +7,16 @@ found before a process is started, so that a typing error is one line and not N 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from gateway.config.files import error_lines, load_yaml, read_mapping
 from gateway.config.limits import Limits
-from gateway.config.units import expected, parse_duration_us
+from gateway.config.units import expected, parse_duration_us, parse_every
 from gateway.errors import ConfigError
 
 FLAGS = {
@@ -30,6 +31,9 @@ FLAGS = {
     "tls_cert": "--tls-cert",
     "tls_key": "--tls-key",
     "log_format": "--log-format",
+    "model_control": "--model-control",
+    "access_log": "--access-log",
+    "forward_headers": "--forward-headers",
 }
 """Field -> flag. `limits` has no flag: it is set in the file."""
 
@@ -44,6 +48,21 @@ def _seconds(value: Any) -> float:
         return parse_duration_us(value) / 1e6
     except ValueError as error:
         raise expected(str(error)) from None
+
+
+def _every(value: Any) -> int:
+    try:
+        return parse_every(value)
+    except ValueError as error:
+        raise expected(str(error)) from None
+
+
+def _pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise expected(f"a regular expression of header names such as x-.*|tenant; this one has {error}") from None
+    return value
 
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -71,6 +90,12 @@ class DeploymentFile(BaseModel):
     tls_cert: Path | None = None
     tls_key: Path | None = None
     log_format: Literal["console", "json"] = "console"
+    model_control: bool = False
+    """Whether callers may load and unload models (RepositoryModelLoad, RepositoryModelUnload)."""
+    access_log: Annotated[int, BeforeValidator(_every)] = 0
+    """Every Nth request gets a line in the log; 0: none does. Written as N or as a fraction."""
+    forward_headers: Annotated[str, AfterValidator(_pattern)] = ""
+    """Regular expression of whole header names, lower case: those become parameters of the request. Empty: none."""
     limits: Limits = Limits()
 
 
@@ -99,9 +124,15 @@ class WorkerOptions(Deployment):
     """
     control_fd: int | None = None
     """Write end of a pipe for JSON lines to the supervisor; None when started by hand."""
+    telemetry_fd: int | None = None
+    """Write end of a pipe for snapshots to the supervisor's metrics; None: nobody wants them."""
     lifeline_fd: int | None = None
     """Read end of a pipe that nobody writes to: end of file means that the supervisor is gone: drain.
     """
+    command_fd: int | None = None
+    """Read end of a pipe with JSON lines from the supervisor; None when started by hand."""
+    scratch: Path | None = None
+    """Private folder for overrides of models, shared by all workers; None without model_control."""
 
 
 def load_deployment(config: Path | None, flags: Mapping[str, Any]) -> Deployment:

@@ -67,7 +67,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def error_lines(error: ValidationError, data: Any, model_class: type[BaseModel], source: str = "") -> list[str]:
-    """`source: field: got ..., expected ...` per faulty field, in the order of the file; `data` is what was validated.
+    """`source: field: got ..., expected ...` per faulty field, in the order of the file; `data` is what was
+    validated.
     """
     merged: dict[tuple[int | str, ...], list[str]] = {}
     values: dict[tuple[int | str, ...], str] = {}

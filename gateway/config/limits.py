@@ -18,10 +18,18 @@ class Limits(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_message_bytes: Annotated[int, Field(ge=1024, lt=2**31)] = 64 * 2**20
-    """One request message, also after decompression (gzip bombs). Triton's HTTP default; gRPC's own ceiling is 2 GiB."""
+    """One request message, also after decompression (gzip bombs). Triton's HTTP default; gRPC's own ceiling is 2 GiB.
+    """
+
+    max_json_bytes: Annotated[int, Field(ge=1024, lt=2**31)] = 16 * 2**20
+    """The JSON of one REST request, without binary tensors: parsed on the loop at some 10 ms for each MiB, into up to
+    25 times the memory. Larger tensors go as binary data.
+    """
 
     max_in_flight_bytes: Positive = 1 * 2**30
-    """Request bodies and unsent answers held at once. Reserved when a message announces its length, so that an admitted message can always finish."""
+    """Request bodies and unsent answers held at once. Reserved when a message announces its length, so that an
+    admitted message can always finish.
+    """
 
     max_connections: Positive = 10_000
     """Open sockets: each costs a file descriptor and up to 32 kB when idle."""
@@ -36,7 +44,9 @@ class Limits(BaseModel):
     """CONTINUATION frames per header block: the flood of CVE-2024-28182."""
 
     reset_burst: Positive = 2_000
-    """Streams that a client may reset at once: rapid reset, CVE-2023-44487. Callers with tight deadlines reset honestly, hence generous."""
+    """Streams that a client may reset at once: rapid reset, CVE-2023-44487. Callers with tight deadlines reset
+    honestly, hence generous.
+    """
 
     resets_per_s: Positive = 500
     """Streams that a client may go on resetting each second."""

@@ -163,7 +163,8 @@ class Batching(_Section):
 
 
 class Onnx(_Section):
-    """ONNX Runtime's session. The defaults are measured for many small models in one process that has other work to do.
+    """ONNX Runtime's session. The defaults are measured for many small models in one process that has other work to
+    do.
     """
 
     providers: Annotated[tuple[str, ...] | Literal["auto"], BeforeValidator(_providers)] = "auto"
@@ -212,7 +213,8 @@ class ModelConfig(_Section):
 
 
 def load_model_config(folder: Path) -> ModelConfig:
-    """Settings of the model in `folder`: all defaults where there is no model.yaml. ConfigError names file and field.
+    """Settings of the model in `folder`: all defaults where there is no model.yaml. ConfigError names file and
+    field.
     """
     if (folder / "model.yml").exists():
         raise ConfigError(f"{folder / 'model.yml'}: got the name model.yml, expected {FILE_NAME}; rename the file")

@@ -17,12 +17,15 @@ from pydantic_core import PydanticCustomError
 
 DURATION_HINT = "a duration such as 500us, 2ms or 1.5s"
 SIZE_HINT = "a size such as 65536, 512KiB or 64MiB"
+EVERY_HINT = "a fraction such as 0.01, or a whole number N for every Nth (0 = none)"
 
 MAX_DURATION_US = 366 * 24 * 3600 * 10**6
 """One year: beyond it a duration is a typing error, and the sum of two still fits a C int64 in nanoseconds."""
 
 MAX_SIZE_BYTES = 2**53
 """What a JSON or YAML number holds exactly."""
+
+MAX_EVERY = 2**31 - 1
 
 _US_PER = {"us": 1, "µs": 1, "μs": 1, "ms": 10**3, "s": 10**6, "min": 60 * 10**6, "h": 3600 * 10**6}  # both micro signs
 _BYTES_PER = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
@@ -70,6 +73,19 @@ def parse_size_bytes(value: Any) -> int:
     if exact_bytes.denominator != 1 or exact_bytes > MAX_SIZE_BYTES:
         raise ValueError(f"{SIZE_HINT}: whole bytes, 8 PiB at most")
     return int(exact_bytes)
+
+
+def parse_every(value: Any) -> int:
+    """N of "every Nth", from N itself or from a fraction: 0.01 and 100 are every 100th, 1 is every one, 0 is none.
+    ValueError says what is accepted.
+    """
+    quantity = _quantity(value)
+    if quantity is None or quantity[1] or (quantity[0] > 1 and quantity[0].denominator != 1) or quantity[0] > MAX_EVERY:
+        raise ValueError(EVERY_HINT)
+    number = quantity[0]
+    if 0 < number < 1:
+        return min(round(1 / number), MAX_EVERY)
+    return int(number)
 
 
 def format_duration(us: int) -> str:

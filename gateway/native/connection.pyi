@@ -12,7 +12,7 @@ from gateway.native.http2 import SessionLimits
 class Hub(DataPlane):
     bytes_in: int
     bytes_out: int
-    http1: Callable[[asyncio.Transport], asyncio.Protocol] | None
+    http1: Callable[[Any], Any] | None
 
     def __init__(
         self,

@@ -1,7 +1,5 @@
 from collections.abc import Callable, Iterable
-from typing import final
-
-from typing_extensions import Buffer
+from typing import Any, final
 
 from gateway.native.body import Body
 from gateway.native.request import Caller
@@ -15,7 +13,7 @@ def encode_request(
     model: str,
     version: str,
     id: str,
-    inputs: list[tuple[str, str, Iterable[int], Buffer]],
+    inputs: list[tuple[str, str, Any, Any]],
     outputs: Iterable[str],
     priority: int = 0,
     timeout_us: int = 0,

@@ -31,6 +31,7 @@ for _file in descriptor_pb2.FileDescriptorSet.FromString(_DESCRIPTORS.read_bytes
     pool.AddSerializedFile(file_descriptor_protos[_file.name])
 
 inference: Final = _namespace("inference.proto")
+model_config: Final = _namespace("model_config.proto")
 health: Final = _namespace("health.proto")
 reflection: Final = _namespace("reflection.proto")
 reflection_alpha: Final = _namespace("reflection_alpha.proto")

@@ -12,8 +12,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.config.files import shown
 from gateway.config.model import FILE_NAME, ModelConfig, load_model_config
-from gateway.errors import ConfigError
+from gateway.errors import ConfigError, NotFound
 
 MODEL_FILE = "model.onnx"
 
@@ -42,8 +43,10 @@ class ModelFolder:
     notes: tuple[str, ...] = ()
 
 
-def scan(root: Path) -> list[ModelFolder]:
-    """Models by name, versions by number. ConfigError when `root` is missing, unreadable or holds no model folder."""
+def scan(root: Path, *, may_be_empty: bool = False) -> list[ModelFolder]:
+    """Models by name, versions by number. ConfigError when `root` is missing, unreadable or, unless it may, holds no
+    model folder.
+    """
     layout = f"expected {root}/<model>/<version>/{MODEL_FILE}"
     if not root.exists():
         raise ConfigError(f"models directory {root} does not exist; {layout}")
@@ -54,17 +57,34 @@ def scan(root: Path) -> list[ModelFolder]:
         if not path.name.isprintable():
             notes.append(f"{path.name!r} is ignored: a model's name is printable text")
         elif path.is_dir():
-            folders.append(_scan_model(path))
+            folders.append(scan_model(path))
         else:
             notes.append(f"{path.name} is ignored: not a folder")
     for note in notes:
         _log.warning("%s: %s; %s", root, note, layout)
-    if not folders:
+    if not folders and not may_be_empty:
         raise ConfigError(f"models directory {root} has no model in it; {layout}")
     return folders
 
 
-def _scan_model(path: Path) -> ModelFolder:
+def find(root: Path, name: str) -> ModelFolder:
+    """One model as it lies in `root` now. NotFound: no folder of that name, or a name that can be no model's."""
+    path = root / name
+    # A name comes from a caller: it must not lead out of the repository.
+    if not name.isprintable() or "/" in name or name.startswith(".") or not name or not _is_folder(path):
+        raise NotFound(f"model {shown(name)}: no such folder in the model repository {root}")
+    return scan_model(path)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name longer than a file's may be
+        return False
+
+
+def scan_model(path: Path) -> ModelFolder:
+    """The folder of one model; its name is the folder's."""
     versions: list[VersionFolder] = []
     notes: list[str] = []
     config, error = None, None

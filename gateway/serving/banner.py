@@ -16,7 +16,12 @@ class VersionStatus:
     reason: str = ""
 
 
-def banner(deployment: Deployment, versions: Mapping[tuple[str, str], VersionStatus], seconds: float) -> str:
+def banner(
+    deployment: Deployment,
+    versions: Mapping[tuple[str, str], VersionStatus],
+    seconds: float,
+    has_control: bool = False,
+) -> str:
     """Text of several lines, ending in a newline. `versions` by (model, version); `deployment` with the real ports."""
     n_ready = sum(status.state == "READY" for status in versions.values())
     is_up = "is ready" if n_ready else "is up, but NOT READY: no version could be loaded;"
@@ -32,10 +37,12 @@ def banner(deployment: Deployment, versions: Mapping[tuple[str, str], VersionSta
     ):
         lines.append(f"  {model:<{width}}  {version:>3}  {status.state:<11}  {status.reason}".rstrip())
     scheme = "gRPC over TLS" if deployment.tls_cert else "gRPC"
+    control = address(deployment.host, deployment.control_port)
     lines += [
         "",
         f"  {scheme}: {address(deployment.host, deployment.grpc_port)} ({FLAGS['grpc_port']}), "
         f"{address(deployment.host, deployment.port)} ({FLAGS['port']})",
+        *([f"  Metrics: http://{control}/metrics ({FLAGS['control_port']})"] if has_control else []),
         f"  Ctrl-C stops it, after at most {deployment.drain_s:g} s for requests in flight ({FLAGS['drain_s']})",
     ]
     return "\n".join(lines) + "\n"

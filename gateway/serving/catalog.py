@@ -19,6 +19,7 @@ class State(enum.Enum):
     """Triton's words, as RepositoryIndex shows them.
 
     LOADING ──▶ READY ──▶ UNLOADING ──▶ UNAVAILABLE
+       │        ◀──┘ (replaced by what was loaded anew)
        └──────────(failed)──────────────▶    │
        ◀──────────────(load again)───────────┘
     """
@@ -31,7 +32,7 @@ class State(enum.Enum):
 
 _MOVES: dict[State, frozenset[State]] = {
     State.LOADING: frozenset({State.READY, State.UNAVAILABLE}),
-    State.READY: frozenset({State.UNLOADING}),
+    State.READY: frozenset({State.READY, State.UNLOADING}),
     State.UNLOADING: frozenset({State.UNAVAILABLE}),
     State.UNAVAILABLE: frozenset({State.LOADING}),
 }

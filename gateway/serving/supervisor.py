@@ -1,8 +1,9 @@
 """`gateway serve`: N worker processes on shared ports, kept alive, and stopped together with one exit code.
 
 Workers report on a pipe, a JSON object per line: listening, version (model, version, state, reason, seconds), ready
-(the startup load is through, whatever came of it), drained, fatal (error: no retry will help). The supervisor loads
-no model and answers no request. Standard asyncio loop, no threads: signals and SIGCHLD arrive as callbacks.
+(the startup load is through, whatever came of it), drained, fatal (error: no retry will help), ask and done (what
+concerns all workers: see relay). The supervisor loads no model and answers no request. Standard asyncio loop, no
+threads but the ones that write out metrics: signals and SIGCHLD arrive as callbacks.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import sys
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -20,8 +24,10 @@ import gateway
 from gateway.config.deployment import FLAGS, Deployment, WorkerOptions
 from gateway.errors import Code, GatewayError
 from gateway.observability import logs
+from gateway.observability.aggregate import Aggregate, Incarnation
 from gateway.serving.banner import VersionStatus, banner
 from gateway.serving.ports import reserve
+from gateway.serving.relay import Relay
 from gateway.serving.workerprocess import Command, WorkerProcess, exit_text
 
 BACKOFF_FIRST_S = 0.1
@@ -35,6 +41,10 @@ answer.
 DRAIN_GRACE_S = 5.0
 """A worker gives up on requests by itself after the drain time; who is still here after that hangs."""
 _KILL_PATIENCE_S = 5.0  # SIGKILL works at once, except on a process stuck in the kernel
+
+
+Control = Callable[[socket.socket, Aggregate], contextlib.AbstractAsyncContextManager[None]]
+"""Runs a control plane on a bound socket for as long as its context is open."""
 
 
 class StartFailed(GatewayError):
@@ -83,25 +93,34 @@ def worker_command(options: WorkerOptions) -> list[str]:
     return [sys.executable, *isolation, "-m", "gateway", "worker", "--options", options.model_dump_json()]
 
 
-def run(deployment: Deployment, command: Command = worker_command) -> int:
+def run(deployment: Deployment, command: Command = worker_command, control: Control | None = None) -> int:
     """Serve until SIGTERM or SIGINT; the exit code. ConfigError: a port cannot be had. StartFailed: workers do not
-    come up.
+    come up. Without `control`, nothing listens on the control port.
     """
-    return asyncio.run(Supervisor(deployment, command).run())
+    return asyncio.run(Supervisor(deployment, command, control).run())
 
 
 class Supervisor:
     """Runs once."""
 
-    def __init__(self, deployment: Deployment, command: Command = worker_command, out: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        deployment: Deployment,
+        command: Command = worker_command,
+        control: Control | None = None,
+        out: TextIO | None = None,
+    ) -> None:
         self._deployment = deployment
         self._command = command
+        self._control = control
+        self._aggregate = Aggregate(deployment.workers)
         self._out = out or sys.stdout
         self._log = logs.get()
         self._slots = [_Slot(index) for index in range(deployment.workers)]
         self._is_announced = False
         self._is_clean = True
         self._failure: StartFailed | None = None
+        self._scratch: Path | None = None
 
     async def run(self) -> int:
         """0: stopped, all drained. 1: stopped, some did not. 128 + signal: killed by a second signal. Raises as `run`
@@ -111,9 +130,14 @@ class Supervisor:
         self._began_at_s = self._loop.time()
         self._stop = asyncio.Event()
         self._killed_by: asyncio.Future[int] = self._loop.create_future()
-        with contextlib.ExitStack() as held:
+        async with contextlib.AsyncExitStack() as held:
+            if self._deployment.model_control:
+                # Private to this user, and gone with us: models that callers sent lie there.
+                folder = tempfile.TemporaryDirectory(prefix="gateway-", ignore_cleanup_errors=True)
+                self._scratch = Path(held.enter_context(folder))
+            self._relay = Relay(self._processes, self._scratch)
             ports = {}
-            for name in ("port", "grpc_port"):
+            for name in ("port", "grpc_port", "control_port") if self._control else ("port", "grpc_port"):
                 sock = held.enter_context(reserve(self._deployment.host, getattr(self._deployment, name), FLAGS[name]))
                 ports[name] = sock.getsockname()[1]
             self._deployment = self._deployment.model_copy(update=ports)
@@ -122,6 +146,8 @@ class Supervisor:
             self._loop.add_signal_handler(signal.SIGCHLD, self._on_child)
             keepers = [self._loop.create_task(self._keep(slot)) for slot in self._slots]
             try:
+                if self._control:
+                    await held.enter_async_context(self._control(sock, self._aggregate))
                 all_ended: asyncio.Future[Any] = asyncio.gather(*keepers)
                 waits: list[asyncio.Future[Any]] = [all_ended, self._killed_by]
                 await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -153,17 +179,25 @@ class Supervisor:
         slot.n_starts += 1
         slot.started_at_s, slot.ready_at_s = self._loop.time(), None
         slot.is_listening, slot.fatal = False, ""
-        options = WorkerOptions(**self._deployment.model_dump(), worker=slot.index, accept=accept)
+        options = WorkerOptions(
+            **self._deployment.model_dump(), worker=slot.index, accept=accept, scratch=self._scratch
+        )
+        life = self._aggregate.begin(slot.index)
         try:
-            slot.process = WorkerProcess(self._command, options, lambda event: self._on_event(slot, event))
+            slot.process = WorkerProcess(
+                self._command, options, lambda event: self._on_event(slot, event, life), life.on_line
+            )
         except OSError as error:
             return f"could not be started: {error.strerror}"
-        stopping = self._loop.create_task(self._see_out(slot, slot.process))
+        process = slot.process
+        stopping = self._loop.create_task(self._see_out(slot, process))
         try:
-            returncode = await slot.process.exited
+            returncode = await process.exited
         finally:
             stopping.cancel()
             slot.process = None
+            self._aggregate.end(slot.index)
+            self._relay.on_end(process)
         if self._stop.is_set():
             never_served = not slot.is_listening and returncode == -signal.SIGTERM  # came before its handler was there
             if returncode != 0 and not never_served:
@@ -204,7 +238,7 @@ class Supervisor:
 
     # --- callbacks
 
-    def _on_event(self, slot: _Slot, event: dict[str, Any]) -> None:
+    def _on_event(self, slot: _Slot, event: dict[str, Any], life: Incarnation) -> None:
         match event.get("event"):
             case "listening":
                 slot.is_listening = True
@@ -214,12 +248,22 @@ class Supervisor:
             case "ready":
                 slot.ready_at_s = self._loop.time()
                 slot.was_ever_ready = True
+                if slot.process:
+                    slot.process.is_ready = True
+                life.ready()
                 if self._is_announced:
                     self._log.info("worker ready", worker=slot.index, seconds=slot.ready_at_s - slot.started_at_s)
                 else:
                     self._announce()
             case "fatal":
                 slot.fatal = str(event.get("error"))
+            case "ask" if slot.process:
+                self._relay.on_ask(slot.process, event)
+            case "done":
+                self._relay.on_done(event)
+
+    def _processes(self) -> list[WorkerProcess]:
+        return [slot.process for slot in self._slots if slot.process]
 
     def _announce(self) -> None:
         """Once, when the last of the workers is ready."""
@@ -235,6 +279,7 @@ class Supervisor:
                 host=self._deployment.host,
                 port=self._deployment.port,
                 grpc_port=self._deployment.grpc_port,
+                **({"control_port": self._deployment.control_port} if self._control else {}),
                 workers=self._deployment.workers,
                 pid=os.getpid(),
                 versions=[
@@ -244,7 +289,7 @@ class Supervisor:
             )
             return
         with contextlib.suppress(OSError):  # nobody reads it: no reason to stop
-            self._out.write(banner(self._deployment, versions, seconds))
+            self._out.write(banner(self._deployment, versions, seconds, has_control=self._control is not None))
             self._out.flush()
 
     def _versions(self) -> dict[tuple[str, str], VersionStatus]:

@@ -12,9 +12,11 @@ import ctypes
 import gc
 import json
 import os
+import re
 import signal
 import time
 from importlib.metadata import version as package_version
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -24,12 +26,22 @@ from gateway.errors import GatewayError
 from gateway.native.connection import Hub
 from gateway.native.http2 import SessionLimits
 from gateway.observability import logs
+from gateway.observability.access import AccessLog
 from gateway.registry.repository import scan
 from gateway.serving.catalog import Catalog, ServedVersion
+from gateway.serving.commands import Commands, Handler
 from gateway.serving.faults import FaultLog
+from gateway.serving.front import Front
+from gateway.serving.held import Holdings
 from gateway.serving.listener import Listener, tls_context
 from gateway.serving.loader import Loader
-from gateway.serving.rpc import Services
+from gateway.serving.relay import kept_control
+from gateway.serving.repository import Repository
+from gateway.serving.rest import surface
+from gateway.serving.rest.classification import Labels
+from gateway.serving.rpc import CONTROL_EXTENSIONS, EXTENSIONS, Services
+from gateway.serving.statistics import Tally
+from gateway.serving.telemetry import Telemetry
 
 SWEEP_EVERY_S = 1.0
 DRAIN_POLL_S = 0.02
@@ -47,7 +59,14 @@ def run(options: WorkerOptions) -> int:
     """Serve until told to stop; the exit code: 0 drained, 1 could not start or did not finish in time."""
     logs.setup(options.log_format, worker=options.worker)
     _map_large_blocks()
-    return uvloop.run(Worker(options).run())
+    return uvloop.run(_live(Worker(options)))
+
+
+async def _live(worker: Worker) -> int:
+    code = await worker.run()
+    if worker.loader.is_opening:
+        os._exit(code)  # a load in a thread cannot be interrupted, and exit would wait for it
+    return code
 
 
 def _map_large_blocks() -> None:
@@ -64,6 +83,7 @@ class Worker:
         self._log = logs.get()
         self._stop = asyncio.Event()
         self.listener: Listener | None = None
+        self._telemetry: Telemetry | None = None
 
     async def run(self) -> int:
         options = self._options
@@ -73,10 +93,24 @@ class Worker:
         if options.lifeline_fd is not None:
             loop.add_reader(options.lifeline_fd, self._on_orphaned, options.lifeline_fd)
         self.catalog = Catalog()
-        services = Services(self.catalog, package_version("gateway"), ["schedule_policy"])
+        holdings: Holdings = {}
+        handlers: dict[str, Handler] = {"load": self._load, "unload": self._unload, "statistics": self._statistics}
+        self.commands = Commands(options.command_fd, self._tell, handlers)
+        self.services = services = Services(
+            self.catalog,
+            package_version("gateway"),
+            (*EXTENSIONS, *(CONTROL_EXTENSIONS if options.model_control else ())),
+            holdings=holdings,
+            workers=self.commands if options.workers > 1 else None,
+            repository=Repository(self.commands, options.scratch) if options.model_control else None,
+            wake=lambda: self.hub.wake(),
+        )
         limits = options.limits
         self.hub = Hub(
-            SessionLimits(**{name: getattr(limits, name) for name in _SESSION_LIMITS}),
+            SessionLimits(
+                **{name: getattr(limits, name) for name in _SESSION_LIMITS},
+                forward_pattern=re.compile(options.forward_headers) if options.forward_headers else None,
+            ),
             limits.max_in_flight_bytes,
             services.unary,
             services.streaming,
@@ -88,16 +122,29 @@ class Worker:
             int(limits.idle_timeout_s * 1e6),
         )
         self.catalog.subscribe(self.hub.wake)
-        self.loader = Loader(self.catalog, self.hub, options.workers, self._on_settled)
+        access = AccessLog() if options.access_log else None
+        if access:
+            self.hub.sampler.record, self.hub.sampler.every = access.record, options.access_log
+        report = FaultLog(loop, part="REST").add
+        labels = Labels(options.models)
+        release = package_version("gateway")
+        router = surface.build(
+            self.hub, self.catalog, services, labels, limits, release, report, self.hub.limits.forward_pattern
+        )
+        self.front = Front(self.hub, router, limits, report)
+        self.hub.http1 = self.front.connect
+        self.loader = Loader(self.catalog, self.hub, options.workers, self._on_settled, options.models, holdings)
         sweeper = loop.create_task(self._sweep())
+        if options.telemetry_fd is not None:
+            self._telemetry = Telemetry(options.telemetry_fd, self.hub, lambda: self.loader.lanes, self.catalog)
         try:
             tls = tls_context(options.tls_cert, options.tls_key) if options.tls_cert and options.tls_key else None
             self.listener = Listener(options.host, [options.port, options.grpc_port], self.hub.protocol, tls)
-            folders = scan(options.models)
+            folders = scan(options.models, may_be_empty=options.model_control)
             if options.accept == "at_once":
                 await self._listen()
-            if not await self._unless_stopped(self.loader.load_all(folders)):
-                os._exit(0)  # nothing was accepted, and a load in a thread, which cannot be stopped, would hold up an exit
+            if not await self._unless_stopped(self.loader.load_all(folders, kept_control(options.scratch))):
+                os._exit(0)  # nothing was accepted; a load in a thread cannot be stopped and would hold up an exit
             if options.accept == "when_ready":
                 await self._listen()
             gc.collect()
@@ -115,8 +162,13 @@ class Worker:
             sweeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await sweeper
+            if self._telemetry:
+                await self._telemetry.close()
+            if access:
+                access.close()
             if self.listener:
                 await self.listener.close()
+            self.commands.close()
             self.loader.close()
             self.hub.close()
 
@@ -144,16 +196,18 @@ class Worker:
         began_s = time.monotonic()
         self.catalog.draining = True
         self.hub.drain()
+        self.front.drain()
         assert self.listener
         await self.listener.close()
         is_final = False
         while True:
             passed_s = time.monotonic() - began_s
-            if not self.hub.connections and self.loader.is_idle():
+            if not self.hub.connections and not self.hub.http1_connections and self.loader.is_idle():
                 break
             if passed_s > self._options.drain_s:
-                n_left = self.hub.n_open_calls
+                n_left = self.hub.n_open_calls + self.front.n_open
                 self.hub.abort()
+                self.front.abort()
                 if n_left:
                     self._log.error("drain time is over", calls_given_up=n_left, drain_s=self._options.drain_s)
                     return 1
@@ -161,6 +215,7 @@ class Worker:
             if not is_final and passed_s > FINAL_GOAWAY_AFTER_S:
                 is_final = True
                 self.hub.finish_drain()
+                self.front.finish_drain()
             await asyncio.sleep(DRAIN_POLL_S)
         self._tell(event="drained")
         return 0
@@ -169,11 +224,25 @@ class Worker:
         while True:
             await asyncio.sleep(SWEEP_EVERY_S)
             self.hub.sweep()
+            self.front.sweep()
+
+    # --- commands: what any worker may ask of all
+
+    async def _load(self, model: str, override: str | None) -> None:
+        await self.loader.load(model, Path(override) if override else None)
+
+    async def _unload(self, model: str) -> None:
+        await self.loader.unload(model)
+
+    async def _statistics(self, model: str, version: str) -> list[Tally]:
+        return self.services.tallies(model, version)
 
     # --- reports and signals
 
     def _on_settled(self, entry: ServedVersion, seconds: float) -> None:
         fields = {"model": entry.model, "version": entry.version}
+        if self._telemetry:
+            self._telemetry.settled(entry, seconds)
         self._tell(event="version", state=entry.state.value, reason=entry.reason, seconds=round(seconds, 3), **fields)
         if not entry.is_ready:
             self._log.error("version unavailable", **fields, reason=entry.reason)
@@ -181,8 +250,10 @@ class Worker:
     def _tell(self, **event: Any) -> None:
         """A line to the supervisor. It may be gone: the lifeline tells that."""
         if self._options.control_fd is not None:
+            line = json.dumps(event).encode() + b"\n"
             with contextlib.suppress(OSError):
-                os.write(self._options.control_fd, json.dumps(event).encode() + b"\n")
+                while line:
+                    line = line[os.write(self._options.control_fd, line) :]
 
     def _on_signal(self, number: signal.Signals) -> None:
         if self._stop.is_set():

@@ -1,9 +1,10 @@
 """One worker as its supervisor holds it: a child process, the lines it reports, its end, and the lifeline it hangs
 on.
 
-Two pipes: on `control` the worker writes one JSON object per line; on `lifeline` nobody writes, and its end of file
-tells the worker that the supervisor is gone, even by SIGKILL. The child leads a session of its own, so that Ctrl-C in
-a terminal reaches the supervisor only, which then asks each worker once.
+Four pipes: on `control` the worker writes one JSON object per line, and on `command` we do; on `telemetry` it writes
+snapshots, which may be lost; on `lifeline` nobody writes, and its end of file tells the worker that the supervisor is
+gone, even by SIGKILL. The child leads a session of its own, so that Ctrl-C in a terminal reaches the supervisor only,
+which then asks each worker once.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 from gateway.config.deployment import WorkerOptions
 from gateway.observability import logs
+from gateway.observability.feed import LineReceiver
 
 MAX_LINE_BYTES = 2**20
 """Of one control line; a worker that writes more without a newline is not speaking the protocol."""
@@ -32,29 +34,45 @@ class WorkerProcess:
     handled.
     """
 
-    def __init__(self, command: Command, options: WorkerOptions, on_event: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(
+        self,
+        command: Command,
+        options: WorkerOptions,
+        on_event: Callable[[dict[str, Any]], None],
+        on_snapshot: Callable[[bytes], None],
+    ) -> None:
         """Start it. OSError when it cannot be."""
         self._loop = asyncio.get_running_loop()
         self._on_event = on_event
-        self._index = options.worker
+        self.index = options.worker
+        self.is_ready = False
+        """Set by who reads its events."""
         self._buffer = b""
+        self._unsent = b""
         self._returncode: int | None = None
         self.exited: asyncio.Future[int] = self._loop.create_future()
         self._control_fd, control_fd = os.pipe()
         lifeline_fd, self._lifeline_fd = os.pipe()
+        snapshots_fd, telemetry_fd = os.pipe()
+        command_fd, self._command_fd = os.pipe()
+        ours = self._control_fd, self._lifeline_fd, snapshots_fd, self._command_fd
+        theirs = control_fd, lifeline_fd, telemetry_fd, command_fd
         try:
-            full = options.model_copy(update={"control_fd": control_fd, "lifeline_fd": lifeline_fd})
+            names = ("control_fd", "lifeline_fd", "telemetry_fd", "command_fd")
+            full = options.model_copy(update=dict(zip(names, theirs, strict=True)))
             self._process = subprocess.Popen(
-                command(full), stdin=subprocess.DEVNULL, pass_fds=(control_fd, lifeline_fd), start_new_session=True
+                command(full), stdin=subprocess.DEVNULL, pass_fds=theirs, start_new_session=True
             )
         except OSError:
-            os.close(self._control_fd)
-            os.close(self._lifeline_fd)
+            for fd in ours:
+                os.close(fd)
             raise
         finally:
-            os.close(control_fd)
-            os.close(lifeline_fd)
+            for fd in theirs:
+                os.close(fd)
+        self._telemetry = LineReceiver(snapshots_fd, on_snapshot)
         os.set_blocking(self._control_fd, False)
+        os.set_blocking(self._command_fd, False)
         self._loop.add_reader(self._control_fd, self._on_readable)
         self._is_reading = True
 
@@ -65,6 +83,25 @@ class WorkerProcess:
     def send_signal(self, number: signal.Signals) -> None:
         """Nothing happens when it has already ended."""
         self._process.send_signal(number)
+
+    def send(self, line: dict[str, Any]) -> None:
+        """A JSON object to the worker, as soon as its pipe takes it. Nothing happens when it has ended."""
+        if self.exited.done():
+            return
+        self._unsent += json.dumps(line).encode() + b"\n"
+        self._on_writable()
+
+    def _on_writable(self) -> None:
+        try:
+            self._unsent = self._unsent[os.write(self._command_fd, self._unsent) :]
+        except BlockingIOError:
+            pass
+        except BrokenPipeError:
+            self._unsent = b""
+        if self._unsent:
+            self._loop.add_writer(self._command_fd, self._on_writable)
+        else:
+            self._loop.remove_writer(self._command_fd)
 
     def reap(self) -> None:
         """To be called on each SIGCHLD."""
@@ -103,14 +140,17 @@ class WorkerProcess:
             self._complain(line)
 
     def _complain(self, line: bytes) -> None:
-        logs.get().warning("control line ignored", worker=self._index, got=repr(line[:80]), expected="a JSON object")
+        logs.get().warning("control line ignored", worker=self.index, got=repr(line[:80]), expected="a JSON object")
 
     def _settle(self) -> None:
         assert self._returncode is not None
         if self.exited.done():
             return
         self._stop_reading()
+        self._telemetry.close()
         os.close(self._lifeline_fd)
+        self._loop.remove_writer(self._command_fd)
+        os.close(self._command_fd)
         self.exited.set_result(self._returncode)
 
     def _stop_reading(self) -> None:

@@ -22,16 +22,12 @@ def loaded(folder: Path, content: bytes, max_batch_size: int | str = "auto") -> 
 
 def noise() -> bytes:
     """Adds random numbers: no run repeats."""
-    return build(
-        [node("RandomNormalLike", ["x"], ["r"]), node("Add", ["x", "r"], ["y"])], [tensor("x")], [tensor("y")]
-    )
+    return build([node("RandomNormalLike", ["x"], ["r"]), node("Add", ["x", "r"], ["y"])], [tensor("x")], [tensor("y")])
 
 
 def running_total() -> bytes:
     """Row n answers for rows 0 to n."""
-    return build(
-        [node("CumSum", ["x", "axis"], ["y"])], [tensor("x")], [tensor("y")], {"axis": np.array(0, np.int64)}
-    )
+    return build([node("CumSum", ["x", "axis"], ["y"])], [tensor("x")], [tensor("y")], {"axis": np.array(0, np.int64)})
 
 
 def pairs() -> bytes:

@@ -9,11 +9,13 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from hypothesis import given
 from hypothesis import strategies as st
+from tritonclient.grpc import model_config_pb2 as triton_config
 from tritonclient.grpc import service_pb2 as triton
 
 from gateway import pb
 
 INFERENCE = pb.pool.FindFileByName("inference.proto")
+MODEL_CONFIG = pb.pool.FindFileByName("model_config.proto")
 
 
 def fields(message: Descriptor) -> dict[str, tuple[object, ...]]:
@@ -35,6 +37,18 @@ def enum_values(message: Descriptor) -> dict[str, list[tuple[str, int]]]:
 @pytest.mark.parametrize("name", sorted(INFERENCE.message_types_by_name))
 def test_each_inference_message_has_the_fields_of_tritons(name: str) -> None:
     assert fields(INFERENCE.message_types_by_name[name]) == fields(triton.DESCRIPTOR.message_types_by_name[name])
+
+
+@pytest.mark.parametrize("name", sorted(MODEL_CONFIG.message_types_by_name))
+def test_each_message_of_a_configuration_has_fields_of_tritons_and_no_others(name: str) -> None:
+    ours, theirs = MODEL_CONFIG.message_types_by_name[name], triton_config.DESCRIPTOR.message_types_by_name[name]
+    assert fields(ours).items() <= fields(theirs).items()
+    assert enum_values(ours) == enum_values(theirs)
+
+
+def test_data_types_have_the_numbers_of_tritons() -> None:
+    ours, theirs = (file.enum_types_by_name["DataType"] for file in (MODEL_CONFIG, triton_config.DESCRIPTOR))
+    assert [(v.name, v.number) for v in ours.values] == [(v.name, v.number) for v in theirs.values]
 
 
 def test_each_inference_rpc_takes_and_gives_what_tritons_does() -> None:
@@ -79,6 +93,7 @@ def test_every_file_is_kept_for_reflection_under_its_name() -> None:
     assert set(pb.file_descriptor_protos) == {
         "health.proto",
         "inference.proto",
+        "model_config.proto",
         "reflection.proto",
         "reflection_alpha.proto",
     }

@@ -14,6 +14,7 @@ SIGNATURE = Signature((TensorSpec("x", "FP32", (-1, 4)),), (TensorSpec("y", "INT
 LEGAL = {
     (State.LOADING, State.READY),
     (State.LOADING, State.UNAVAILABLE),
+    (State.READY, State.READY),  # loaded anew
     (State.READY, State.UNLOADING),
     (State.UNLOADING, State.UNAVAILABLE),
     (State.UNAVAILABLE, State.LOADING),

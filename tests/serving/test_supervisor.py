@@ -219,7 +219,7 @@ def test_a_worker_keeps_environment_and_folder_and_inherits_only_its_own_descrip
     with Supervised(tmp_path, body, env={"WORD": "kept"}, workers=2).until_announced() as supervised:
         for start, seen in zip(supervised.notes("start"), supervised.notes("looks"), strict=True):
             assert (seen["cwd"], seen["word"], seen["sid"]) == (str(tmp_path), "kept", seen["pid"])
-            own = {0, 1, 2, start["control_fd"], start["lifeline_fd"]}
+            own = {0, 1, 2, *(start[f"{name}_fd"] for name in ("control", "telemetry", "lifeline", "command"))}
             assert set(seen["fds"]) == own
 
 

@@ -36,3 +36,9 @@ def test_a_server_without_a_ready_version_does_not_say_ready() -> None:
 def test_tls_and_ipv6_show_in_the_addresses() -> None:
     deployment = DEPLOYMENT.model_copy(update={"tls_cert": Path("c"), "host": "::1"})
     assert "gRPC over TLS: [::1]:8001" in banner(deployment, {}, 1)
+
+
+def test_the_address_of_the_metrics_is_shown_where_there_is_one() -> None:
+    assert "Metrics" not in banner(DEPLOYMENT, {}, 1)
+    text = banner(DEPLOYMENT, {}, 1, has_control=True)
+    assert "\n  Metrics: http://127.0.0.1:8002/metrics (--control-port)\n" in text

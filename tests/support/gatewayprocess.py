@@ -42,7 +42,7 @@ class GatewayProcess:
         self._log = folder / "log"
         self._host = "127.0.0.1"
         command = [sys.executable, "-m", "gateway", "serve", "--models", str(models), "--log-format", "json"]
-        for port in ("--port", "--grpc-port"):
+        for port in ("--port", "--grpc-port", "--control-port"):
             command += [] if port in flags else [port, "0"]
         if config is not None:
             (folder / "gateway.yaml").write_text(yaml.safe_dump(config))

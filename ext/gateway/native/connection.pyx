@@ -128,8 +128,13 @@ cdef class Hub(DataPlane):
             self.dirty.clear()
             for session in sessions:
                 session.is_dirty = False
-                if session.owner is not None:
+                if session.owner is None:
+                    continue
+                try:
                     (<Connection>session.owner).flush()
+                except Exception as error:                    # one connection's trouble is not the others'
+                    self.report(error)
+                    (<Connection>session.owner).transport.abort()
         return 0
 
     def completed(self, Batch batch not None):

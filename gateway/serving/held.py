@@ -1,0 +1,57 @@
+"""One loaded version as its worker holds it: what runs it, and what it was loaded from."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.backends.base import Backend
+from gateway.batching.dispatch import Executor
+from gateway.batching.policy import LanePolicy
+from gateway.config.model import ModelConfig
+from gateway.native.batch import Batch
+from gateway.native.lane import Lane
+from gateway.serving.catalog import ServedVersion
+
+Fingerprint = tuple[tuple[str, int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a version is loaded from. Equal sources give equal versions: such a one is not loaded again."""
+
+    path: Path
+    config: ModelConfig
+    fingerprint: Fingerprint
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """A version in service, or one that finishes what it has begun."""
+
+    lane: Lane
+    executor: Executor[Batch]
+    backend: Backend
+    policy: LanePolicy
+    source: Source
+
+
+Holdings = dict[ServedVersion, Held]
+"""What is in service. The loader alone changes it."""
+
+
+def fingerprint(folder: Path) -> Fingerprint:
+    """(name, inode, size, modification time in ns) of each file in a version's folder, below it too: a model may keep
+    its weights in other files. A folder that cannot be read has none; loading it will say why.
+    """
+    found = []
+    for where, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(where, name)
+            try:
+                status = os.stat(path)
+            except OSError:
+                continue
+            found.append((os.path.relpath(path, folder), status.st_ino, status.st_size, status.st_mtime_ns))
+    return tuple(sorted(found))
