@@ -36,7 +36,7 @@ def banner(
         versions.items(), key=lambda item: (item[0][0], len(item[0][1]), item[0][1])
     ):
         lines.append(f"  {model:<{width}}  {version:>3}  {status.state:<11}  {status.reason}".rstrip())
-    scheme = "gRPC over TLS" if deployment.tls_cert else "gRPC"
+    scheme = "gRPC and REST over TLS" if deployment.tls_cert else "gRPC and REST"
     control = address(deployment.host, deployment.control_port)
     lines += [
         "",

@@ -23,7 +23,7 @@ def test_the_banner_lists_versions_by_number_with_state_and_reason() -> None:
         "  digits    9  UNAVAILABLE  model.onnx is truncated\n"
         "  digits   10  READY\n"
         "\n"
-        "  gRPC: 127.0.0.1:8001 (--grpc-port), 127.0.0.1:8000 (--port)\n"
+        "  gRPC and REST: 127.0.0.1:8001 (--grpc-port), 127.0.0.1:8000 (--port)\n"
         "  Ctrl-C stops it, after at most 30 s for requests in flight (--drain)\n"
     )
 
@@ -35,7 +35,7 @@ def test_a_server_without_a_ready_version_does_not_say_ready() -> None:
 
 def test_tls_and_ipv6_show_in_the_addresses() -> None:
     deployment = DEPLOYMENT.model_copy(update={"tls_cert": Path("c"), "host": "::1"})
-    assert "gRPC over TLS: [::1]:8001" in banner(deployment, {}, 1)
+    assert "gRPC and REST over TLS: [::1]:8001" in banner(deployment, {}, 1)
 
 
 def test_the_address_of_the_metrics_is_shown_where_there_is_one() -> None:
