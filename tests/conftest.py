@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -30,9 +31,11 @@ def trained_models() -> Path:
     for package in ("scikit-learn", "skl2onnx", "numpy"):
         state.update(version(package).encode())
     folder = ROOT / "build" / "test-models" / state.hexdigest()[:12]
-    done = subprocess.run(
-        [sys.executable, "-m", "demo", str(folder)], cwd=ROOT, capture_output=True, text=True, timeout=50
-    )
+    # Behind what is there already, which in a debug run is the debug build; the source tree alone has demo/.
+    path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(ROOT))))
+    command = [sys.executable, "-m", "demo", str(folder)]
+    environment = os.environ | {"PYTHONPATH": path}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=50)
     assert done.returncode == 0, done.stderr
     return folder
 
