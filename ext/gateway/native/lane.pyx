@@ -402,11 +402,16 @@ cdef class Lane(Holder):
         request.parts = None
         if result is None:
             request.state = REQUEST_DONE
+            if request.arm is not None:
+                request.arm.stats.cancelled += 1
+            request._tell_watcher(None, -1)
             return 0
         code = OK if isinstance(result, Body) else <int>result[0]
         took_us = self.now_us - request.arrived_us
         self.stats.requests[code] += 1
         record(&self.stats.request[request.is_rest], took_us)
+        if request.arm is not None:
+            request.arm.note(code, took_us)
         if code == OK:
             self.stats.success_us += took_us
             request.settle(<Body>result)

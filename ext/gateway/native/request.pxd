@@ -7,6 +7,7 @@
 # `settle` and `fail` are the only ways out and act once: the first detaches the caller, the rest find none.
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
+from gateway.native.arm cimport Arm
 from gateway.native.body cimport Body
 from gateway.native.codec cimport Wire
 from gateway.native.cursor cimport Span
@@ -45,11 +46,22 @@ cdef class Holder:            # who holds the request while it waits: its lane
     cdef int on_cancelled(self, Request request) except -1
 
 
+cdef class Watcher:           # hears how a request ended, after its caller did
+    cdef int on_end(self, Request request, Body answer, int code) except -1      # answer: None when it failed; code -1: cancelled
+
+
+cdef class Rescue:            # may take over from a request that failed, before its caller hears of it
+    cdef bint take(self, Request request, int code, str text) except -1          # True: the caller is somebody else's now
+
+
 cdef class Request(Timed):
     cdef Body body                      # keeps the tensors' bytes alive
     cdef Signature signature
     cdef Caller caller                  # None once answered or given up
     cdef Holder holder                  # None until admitted
+    cdef Arm arm                        # whose counters it falls on; None: nobody compares
+    cdef Watcher watcher                # None: nobody listens
+    cdef Rescue rescue                  # None: a failure goes to the caller
     cdef void* next                     # the lane's queue: borrowed, the lane holds one reference to each queued request
     cdef void* previous
     cdef RequestState state
@@ -84,6 +96,7 @@ cdef class Request(Timed):
     cdef int fail(self, int code, str text) except -1
     cdef int cancel(self) except -1     # the caller is gone: nobody is answered
 
+    cdef int _tell_watcher(self, Body answer, int code) except -1
     cdef int _bind_input(self, Wire* wire, int index, int position, Span* raw) except -1
     cdef int _bind_shape(self, void* tensor, int index, int position) except -1
     cdef int _bind_outputs(self, Wire* wire) except -1

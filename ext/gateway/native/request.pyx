@@ -34,6 +34,20 @@ cdef class Holder:
         raise AssertionError("abstract")
 
 
+cdef class Watcher:
+    """Abstract."""
+
+    cdef int on_end(self, Request request, Body answer, int code) except -1:
+        raise AssertionError("abstract")
+
+
+cdef class Rescue:
+    """Abstract."""
+
+    cdef bint take(self, Request request, int code, str text) except -1:
+        raise AssertionError("abstract")
+
+
 cdef str shape_text(const int64_t* dims, int n_dims):
     return "[" + ",".join([str(dims[axis]) for axis in range(n_dims)]) + "]"
 
@@ -268,23 +282,37 @@ cdef class Request(Timed):
     cdef int settle(self, Body answer) except -1:
         cdef Caller caller = self.caller
         self.state = REQUEST_DONE
-        if caller is not None:
-            self.caller = None
-            caller.on_answer(self, answer)
+        self.rescue = None
+        try:
+            if caller is not None:
+                self.caller = None
+                caller.on_answer(self, answer)
+        finally:
+            self._tell_watcher(answer, 0)
         return 0
 
     cdef int fail(self, int code, str text) except -1:
-        cdef Caller caller = self.caller
+        cdef Caller caller
         self.state = REQUEST_DONE
-        if caller is not None:
-            self.caller = None
-            caller.on_failure(self, code, text)
+        rescue, self.rescue = self.rescue, None
+        try:
+            if self.caller is not None and (rescue is None or not (<Rescue>rescue).take(self, code, text)):
+                caller, self.caller = self.caller, None
+                caller.on_failure(self, code, text)
+        finally:
+            self._tell_watcher(None, code)
         return 0
 
     cdef int cancel(self) except -1:
-        self.caller = None
+        self.caller = self.rescue = None
         if self.holder is not None and self.state != REQUEST_DONE:
             self.holder.on_cancelled(self)
+        return 0
+
+    cdef int _tell_watcher(self, Body answer, int code) except -1:
+        if self.watcher is not None:
+            watcher, self.watcher = self.watcher, None
+            (<Watcher>watcher).on_end(self, answer, code)
         return 0
 
     cdef int fire(self, int64_t now_us) except -1:
