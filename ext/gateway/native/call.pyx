@@ -375,6 +375,10 @@ cdef class Call(Caller):
         self.request = None
         return self.end(code, text)
 
+    cdef int on_moved(self, Request request) except -1:
+        self.request = request
+        return 0
+
     cdef int fire(self, int64_t now_us) except -1:
         """The deadline of a streaming call has passed; a unary one leaves that to its request."""
         return self.end(DEADLINE_EXCEEDED, "deadline exceeded")
@@ -421,6 +425,10 @@ cdef class StreamSlot(Caller):
         self.request = None
         self.ready = encode_stream_error(text.encode("utf-8", "replace"))
         return self._flush()
+
+    cdef int on_moved(self, Request request) except -1:
+        self.request = request
+        return 0
 
     cdef int _flush(self) except -1:
         cdef Call call = self.call

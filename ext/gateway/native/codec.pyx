@@ -443,8 +443,8 @@ cdef inline size_t shape_len(const OutputView* view) noexcept nogil:
     return n
 
 
-cdef Body encode_response(Signature signature, Span id, const OutputView* outputs, int n_outputs, bint streamed):
-    cdef size_t message_len = signature.encoded_head.len
+cdef Body encode_response(Signature signature, Span id, Span parameters, const OutputView* outputs, int n_outputs, bint streamed):
+    cdef size_t message_len = signature.encoded_head.len + parameters.len
     cdef size_t total, dims_len, tensor_len
     cdef const OutputView* view
     cdef uint8_t* p
@@ -469,6 +469,8 @@ cdef Body encode_response(Signature signature, Span id, const OutputView* output
     if id.len:
         p[0] = 3 << 3 | 2
         p = put(write_varint(p + 1, id.len), id.ptr, id.len)
+    if parameters.len:
+        p = put(p, parameters.ptr, parameters.len)
     for i in range(n_outputs):
         view = &outputs[i]
         dims_len = shape_len(view)

@@ -142,10 +142,12 @@ class Infer:
             request.fail(500, FAILED)
 
     def _respond(self, request: Request, wishes: Wishes, answer: Any) -> None:
-        model, version, request_id, tensors = decode_answer(answer)
+        model, version, request_id, tensors, parameters = decode_answer(answer)
         head: dict[str, Any] = {"model_name": model, "model_version": version}
         if request_id:
             head["id"] = request_id
+        if parameters:
+            head["parameters"] = parameters
         outputs: list[dict[str, Any]] = []
         head["outputs"] = outputs
         raws: list[memoryview] = []
