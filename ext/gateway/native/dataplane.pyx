@@ -13,13 +13,14 @@ from gateway.native.http2 cimport SessionLimits
 from gateway.native.lane cimport Lane
 from gateway.native.noted cimport Noted, note_all, release_noted
 from gateway.native.refusal cimport INTERNAL, INVALID_ARGUMENT, N_CODES, RESOURCE_EXHAUSTED, UNAVAILABLE, UNIMPLEMENTED
-from gateway.native.request cimport Caller, Request
+from gateway.native.request cimport CAUSE_CIRCUIT_OPEN, Caller, Request
+from gateway.native.rescue cimport Fallback, parameters_of_answer
 from gateway.native.route cimport FALLBACK_ERROR, Target
 from gateway.native.routetable cimport RouteTable
 from gateway.native.sampler cimport Sampler
 from gateway.native.timers cimport Timers
 
-from gateway.native.refusal import Refusal
+from gateway.native.refusal import CircuitOpen, Refusal
 
 
 cdef inline str text_of(Span span):
@@ -106,7 +107,8 @@ cdef class DataPlane:
         cdef Span span
         cdef Lane lane = None
         cdef Request request = None
-        cdef Target target
+        cdef Target target, drawn
+        cdef Request second
         cdef int status
         self.n_requests += 1
         try:
@@ -118,17 +120,29 @@ cdef class DataPlane:
             target = self.table.choose(&self.asked)
             if target is None:
                 raise self.table.refuse(&self.asked, None)
+            drawn = target
             if target.lane is None:
                 target = self._instead(target)
             lane = target.lane
             request = Request.new(body, lane.signature, caller)
             request.arm = target.arm
+            if drawn is not target:
+                request.answer_parameters = parameters_of_answer(drawn.version)
+            elif target.route is not None and target.route.rescue is not None and target.route.rescue.lane is not lane:
+                request.rescue = target.route.rescue
             request.streamed, request.is_rest, request.trace, request.parameters = streamed, is_rest, trace, parameters
             request.bind(&self.wire)
             lane.admit(request, deadline_us, now_us)
             return request
         except Refusal as refusal:
             self._note_refused(lane, refusal.code, is_rest, now_us)
+            if isinstance(refusal, CircuitOpen):
+                if request.arm is not None:
+                    request.arm.note(refusal.code, 0)
+                if request.rescue is not None:
+                    second = (<Fallback>request.rescue).start(request, lane, CAUSE_CIRCUIT_OPEN, now_us)
+                    if second is not None:
+                        return second
             caller.on_failure(request, refusal.code, refusal.text)
         except Exception as error:
             self._note_refused(lane, INTERNAL, is_rest, now_us)

@@ -11,7 +11,7 @@ from gateway.native.cost cimport observe, predict_us, relax
 from gateway.native.histogram cimport N_BOUNDS, Histogram, record
 from gateway.native.circuit cimport OUTCOME_FAILURE, OUTCOME_NEITHER, OUTCOME_SUCCESS
 from gateway.native.refusal cimport DEADLINE_EXCEEDED, INTERNAL, INVALID_ARGUMENT, OK, RESOURCE_EXHAUSTED, UNAVAILABLE, blames_version
-from gateway.native.request cimport CAUSE_TIMEOUT, REQUEST_DONE, REQUEST_QUEUED, REQUEST_RUNNING, Request, Rescue
+from gateway.native.request cimport CAUSE_TIMEOUT, REQUEST_DONE, REQUEST_QUEUED, REQUEST_RUNNING, Request
 from gateway.native.sampler cimport Sampler
 
 import numpy as np

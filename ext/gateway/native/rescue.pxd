@@ -30,3 +30,6 @@ cdef class Fallback(Rescue):
     cdef Wire wire                      # scratch of parse_request
 
     cdef Request start(self, Request failed, Lane lane, int cause, int64_t now_us)     # None: it stays with the failure
+
+
+cdef bytes parameters_of_answer(str failed_version)       # that say who should have answered

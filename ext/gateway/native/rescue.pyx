@@ -14,8 +14,11 @@ from gateway.native.request cimport CAUSE_CIRCUIT_OPEN, CAUSE_ERROR, CAUSE_TIMEO
 
 from gateway.native.refusal import Refusal
 
-CAUSES = {"error": <int>CAUSE_ERROR, "circuit_open": <int>CAUSE_CIRCUIT_OPEN, "timeout": <int>CAUSE_TIMEOUT}
-FROM_PARAMETER = "gateway_fallback_from"        # of the answer: the version that failed
+FROM_PARAMETER = "gateway_fallback_from"
+
+
+cdef bytes parameters_of_answer(str failed_version):
+    return encode_parameters({FROM_PARAMETER: failed_version})
 
 
 @cython.final
@@ -29,15 +32,11 @@ cdef class RescueEnd(Watcher):
 
 @cython.final
 cdef class Fallback(Rescue):
-    """Fallback(lane, on, arm=None): `on` names causes: error, circuit_open, timeout."""
+    """Fallback(lane, causes, arm=None): `causes` are bits of Cause."""
 
-    def __cinit__(self, Lane lane not None, on, Arm arm=None):
+    def __cinit__(self, Lane lane not None, int causes, Arm arm=None):
         memset(&self.wire, 0, sizeof(self.wire))
-        self.lane, self.arm = lane, arm
-        for name in on:
-            if name not in CAUSES:
-                raise ValueError(f"fallback.on: got {name!r}, expected some of {', '.join(CAUSES)}")
-            self.causes |= <int>CAUSES[name]
+        self.lane, self.causes, self.arm = lane, causes, arm
         self.ending = RescueEnd()
 
     def __dealloc__(self):
@@ -81,7 +80,7 @@ cdef class Fallback(Rescue):
             second.bind(&self.wire)
             second.timeout_us = 0                             # it began with the first attempt, whose deadline has it
             second.priority_given = min(second.priority_given, <uint64_t>self.lane.n_priorities)
-            second.answer_parameters = encode_parameters({FROM_PARAMETER: lane.signature.version})
+            second.answer_parameters = parameters_of_answer(lane.signature.version)
             self.lane.admit(second, deadline_us, now_us)
         except Refusal:                                       # it does not fit that version, or there is no room: the first error stands
             return None
