@@ -21,6 +21,8 @@ ARM = "stable"
 """Until requests are drawn between a stable and a candidate version, all of them are on this side."""
 
 _LANE = ("model", "version", "arm")
+CIRCUIT_STATES = ("closed", "open", "half_open")
+
 _NO_LANE = ("", "", "")
 """Labels of what was answered before a version was found for it."""
 
@@ -49,6 +51,7 @@ class Families(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from _requests(self._totals)
         yield from _batches(self._totals.lanes)
+        yield from _rescues(self._totals)
         yield from _traffic(self._totals)
         yield from _workers(self._totals)
         yield from triton.families(self._totals)
@@ -123,6 +126,35 @@ def _batches(lanes: Mapping[Key, LaneCounters]) -> Iterator[Metric]:
     yield rows
     yield releases
     yield inline
+
+
+def _rescues(totals: Totals) -> Iterator[Metric]:
+    names = ("model", "version")
+    state = GaugeMetricFamily(
+        "gateway_circuit_state", "Workers in which the version's circuit is in this state.", labels=(*names, "state")
+    )
+    for key, counts in totals.circuits.items():
+        for name in CIRCUIT_STATES:
+            state.add_metric((*key, name), counts.get(name, 0))
+    opened = CounterMetricFamily("gateway_circuit_opened", "Times that a version was closed off.", labels=names)
+    rescued = CounterMetricFamily(
+        "gateway_fallbacks",
+        "Requests that the route's fallback answered in place of this version, by why.",
+        labels=(*names, "cause"),
+    )
+    refused = CounterMetricFamily(
+        "gateway_fallbacks_refused", "Failures left as they were: too many were being rescued.", labels=names
+    )
+    for key, counters in totals.lanes.items():
+        if key in totals.circuits or counters.circuit_opened:
+            opened.add_metric(key, counters.circuit_opened)
+        _add_each(rescued, key, counters.rescued)
+        if counters.rescued or counters.rescues_refused:
+            refused.add_metric(key, counters.rescues_refused)
+    yield state
+    yield opened
+    yield rescued
+    yield refused
 
 
 def _traffic(totals: Totals) -> Iterator[Metric]:

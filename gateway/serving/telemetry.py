@@ -131,6 +131,8 @@ class Ledger:
             entry.counters = added(entry.counters, counters)
             entry.queued += statistics["queued"]
             entry.running += statistics["running"]
+            if lane is loaded and statistics.get("circuit"):
+                entry.circuit = statistics["circuit"]["state"]
             if lane is not loaded and lane.is_idle:  # unloaded, and its last request is answered: it counts no more
                 self._held[key].remove(lane)
                 self._closed[key] = added(self._closed.get(key, LaneCounters()), counters)
@@ -147,7 +149,11 @@ def counters_of(statistics: Mapping[str, Any]) -> LaneCounters:
             "queue_rows": statistics["refused_rows"],
             "queue_bytes": statistics["refused_bytes"],
             "late": statistics.get("refused_late", 0),
+            "circuit": statistics.get("refused_circuit", 0),
         },
+        circuit_opened=statistics.get("circuit_opened", 0),
+        rescued=statistics.get("rescued", {}),
+        rescues_refused=statistics.get("rescues_refused", 0),
         rows=statistics["rows"],
         batches=statistics["batches"],
         inline_batches=statistics["inline_batches"],

@@ -33,6 +33,7 @@ cdef struct LaneStats:        # cumulative since start; read by statistics and m
     Histogram queue, execution
     uint64_t refused_rows, refused_bytes, refused_late, refused_circuit
     uint64_t rescued[3]                 # answered by a fallback instead: after an error, an open circuit, a timeout
+    uint64_t circuit_opened
     uint64_t rescues_refused            # not rescued, because too many were being rescued already
 
 

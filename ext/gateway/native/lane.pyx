@@ -9,7 +9,7 @@ from gateway.native.body cimport Body
 from gateway.native.clock cimport monotonic_us
 from gateway.native.cost cimport observe, predict_us, relax
 from gateway.native.histogram cimport N_BOUNDS, Histogram, record
-from gateway.native.circuit cimport OUTCOME_FAILURE, OUTCOME_NEITHER, OUTCOME_SUCCESS
+from gateway.native.circuit cimport OUTCOME_FAILURE, OUTCOME_NEITHER, OUTCOME_SUCCESS, Circuit
 from gateway.native.refusal cimport DEADLINE_EXCEEDED, INTERNAL, INVALID_ARGUMENT, OK, RESOURCE_EXHAUSTED, UNAVAILABLE, blames_version
 from gateway.native.request cimport CAUSE_TIMEOUT, REQUEST_DONE, REQUEST_QUEUED, REQUEST_RUNNING, Request
 from gateway.native.sampler cimport Sampler
@@ -442,18 +442,22 @@ cdef class Lane(Holder):
 
     cdef int _tell_circuit(self, Request request, int code, bint is_running) except -1:
         cdef int64_t period = request.circuit_period
+        cdef Circuit circuit = self.circuit
+        cdef uint64_t n_opened
         request.circuit_period = 0
-        if self.circuit is None:
+        if circuit is None:
             return 0
+        n_opened = circuit.n_opened
         try:
             if code == OK:
-                self.circuit.note(period, OUTCOME_SUCCESS, self.now_us)
+                circuit.note(period, OUTCOME_SUCCESS, self.now_us)
             elif blames_version(code) or code == DEADLINE_EXCEEDED and is_running:
-                self.circuit.note(period, OUTCOME_FAILURE, self.now_us)
+                circuit.note(period, OUTCOME_FAILURE, self.now_us)
             else:
-                self.circuit.note(period, OUTCOME_NEITHER, self.now_us)
+                circuit.note(period, OUTCOME_NEITHER, self.now_us)
         except Exception as error:                            # who listens to the circuit failed; the caller still gets its answer
             self.report(error)
+        self.stats.circuit_opened += circuit.n_opened - n_opened
         return 0
 
     cdef bint _goes_on(self, Request request, int64_t now_us) except -1:
@@ -534,7 +538,7 @@ cdef class Lane(Holder):
             "refused_circuit": self.stats.refused_circuit,
             "rescued": {name: self.stats.rescued[i] for i, name in enumerate(RESCUE_NAMES) if self.stats.rescued[i]},
             "rescues_refused": self.stats.rescues_refused,
-            "circuit": self.circuit.statistics() if self.circuit is not None else None,
+            "circuit_opened": self.stats.circuit_opened, "circuit": self.circuit.statistics() if self.circuit is not None else None,
             "queued": self.n_queued, "running": self.n_running, "last_us": self.last_us,
             "batch_sizes": {rows: tuple(size) for rows, size in self.batch_sizes.items()},
             "histograms": {
