@@ -6,6 +6,7 @@ python -m tests.support.routedworker OPTIONS      a line {"model": route, ...} i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -55,10 +56,8 @@ class RoutedWorker:
         def is_ready() -> bool:
             nonlocal said
             assert self.process.poll() is None, f"the worker ended with {self.process.returncode}:\n{self.log}"
-            try:
+            with contextlib.suppress(BlockingIOError):
                 said += os.read(read_fd, 65536)
-            except BlockingIOError:
-                pass
             return b'"ready"' in said
 
         eventually(is_ready, "the worker is ready", START_S)
