@@ -17,6 +17,7 @@ def encode_request(
     outputs: Iterable[str],
     priority: int = 0,
     timeout_us: int = 0,
+    parameters: Iterable[tuple[str, str | bool | int | float]] = (),
 ) -> Body: ...
 def decode_answer(
     body: Body,
