@@ -77,8 +77,10 @@ class Telemetry:
     async def _snapshot(self) -> snapshot.Snapshot:
         lanes = await self._ledger.read()
         _add_arms(lanes, self._arms)
-        refused = {Code(code).name: count for code, count in getattr(self._hub, "refused", {}).items() if count}
+        refused = {Code(code).name: count for code, count in self._hub.refused.items()}
         refusals = {_NOT_ADMITTED.get(code, code.lower()): count for code, count in refused.items()}
+        refusals = added(refusals, self._hub.door.reasons)
+        refused = added(refused, {Code(code).name: count for code, count in self._hub.door.codes.items()})
         if self._hub.n_rejected:
             refusals["max_connections"] = self._hub.n_rejected
         usage = resource.getrusage(resource.RUSAGE_SELF)

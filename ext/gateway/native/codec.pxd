@@ -62,4 +62,4 @@ cdef int64_t decode_contents(WireInput* tensor, int datatype, uint8_t** out, siz
 
 # parameters: encoded already, with their field's tags (see parameters.pxd); empty for none
 cdef Body encode_response(Signature signature, Span id, Span parameters, const OutputView* outputs, int n_outputs, bint streamed)
-cdef Body encode_stream_error(bytes text)
+cdef Body encode_stream_error(bytes text, bytes id)

@@ -496,14 +496,21 @@ cdef Body encode_response(Signature signature, Span id, Span parameters, const O
     return body
 
 
-cdef Body encode_stream_error(bytes text):
-    cdef size_t n = len(text)
-    cdef size_t message_len = 1 + varint_len(n) + n if n else 0
+cdef Body encode_stream_error(bytes text, bytes id):
+    """The error, and an answer that has nothing but the request's id, as Triton has it: a stream tells its callers apart by that."""
+    cdef size_t n = len(text), n_id = len(id)
+    cdef size_t response_len = 1 + varint_len(n_id) + n_id if n_id else 0
+    cdef size_t message_len = (1 + varint_len(n) + n if n else 0) + (1 + varint_len(response_len) + response_len if n_id else 0)
     cdef Body body = Body.sized(GRPC_PREFIX_BYTES + message_len)
     cdef uint8_t* p = put_prefix(body.data, message_len)
     if n:
         p[0] = 1 << 3 | 2                                     # ModelStreamInferResponse.error_message
         p = put(write_varint(p + 1, n), <char*>text, n)
+    if n_id:
+        p[0] = 2 << 3 | 2                                     # ModelStreamInferResponse.infer_response
+        p = write_varint(p + 1, response_len)
+        p[0] = 3 << 3 | 2                                     # ModelInferResponse.id
+        p = put(write_varint(p + 1, n_id), <char*>id, n_id)
     body.length = p - body.data
     return body
 

@@ -14,6 +14,7 @@ from gateway.native.batch cimport Batch
 from gateway.native.call cimport CALL_OPEN, CALL_SERVING, EVENT_CLOSED, METHOD_INFER, METHOD_NONE, METHOD_STREAM_INFER, Call
 from gateway.native.clock cimport monotonic_us
 from gateway.native.dataplane cimport DataPlane
+from gateway.native.door cimport DOOR_TOO_SLOW
 from gateway.native.http2 cimport FEED_NOT_HTTP2, FEED_OK, Outgoing, Session
 from gateway.native.lane cimport Lane
 from gateway.native.refusal cimport DEADLINE_EXCEEDED, UNAVAILABLE
@@ -255,7 +256,7 @@ cdef class Connection:
         hub.n_accepted += 1
         self.transport = transport
         self.opened_us = monotonic_us()
-        self.session = Session(hub.limits, hub.budget, hub.inbox, hub.dirty)
+        self.session = Session(hub.limits, hub.budget, hub.inbox, hub.dirty, hub.door)
         self.session.owner = self
         self.session.last_read_us = self.opened_us
         hub.connections.add(self)
@@ -398,8 +399,8 @@ cdef class Connection:
                         return 0
                 elif call.incoming is not None and now_us - call.began_us > limit_us + <int64_t>(
                         call.incoming.charged * 1_000_000 // MIN_UPLOAD_BYTES_PER_S):
-                    call.end(
-                        DEADLINE_EXCEEDED,
+                    call.refuse(
+                        DOOR_TOO_SLOW, DEADLINE_EXCEEDED,
                         f"the request message is too slow: {call.missing_bytes()} of {call.incoming.charged} bytes are still missing")
             elif call.out is None:
                 call.stalled_us = 0

@@ -43,8 +43,10 @@ cdef struct TensorRef:        # one input's bytes, in signature order
 
 
 cdef class Caller(Timed):     # who waits for the answer: a unary call, a message of a stream, a REST exchange
+    cdef bytes refused_id               # of what was refused before it was a Request; None: not known
     cdef int on_answer(self, Request request, Body answer) except -1
     cdef int on_failure(self, Request request, int code, str text) except -1
+    cdef bytes id_of(self, Request request)                  # what its failure is about; b"" for none
     cdef int on_moved(self, Request request) except -1       # from now on this one is answered in place of the one it knew
 
 

@@ -26,6 +26,11 @@ cdef class Caller(Timed):
     cdef int on_moved(self, Request request) except -1:
         raise AssertionError("abstract")
 
+    cdef bytes id_of(self, Request request):
+        if request is None:
+            return self.refused_id or b""
+        return <bytes>request.id.ptr[:request.id.len] if request.id.len else b""
+
 
 cdef class Holder:
     """Abstract: holds a queued request."""

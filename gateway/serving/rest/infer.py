@@ -52,6 +52,9 @@ cancel().
 class Infer:
     """The handler; `submit` is the hub's. `report(error)` takes failures for the log."""
 
+    is_infer = True
+    """What it refuses is counted as a request for its model."""
+
     def __init__(
         self,
         submit: Submit,
