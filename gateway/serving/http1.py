@@ -148,6 +148,11 @@ class Http1:
                 self._is_busy = False
             self._progress()
 
+    def refuse_connection(self, text: str) -> None:
+        """There are too many: whatever it wants to ask, the answer is 503."""
+        request = Request(self, lambda request: request.fail(503, text, b"Retry-After: 1\r\n"), ())
+        self._end_with(request)
+
     def data_received(self, data: Any) -> None:
         """The first bytes, which the hub has read: more, maybe, than one read of ours."""
         for at in range(0, len(data), READ_BYTES):
