@@ -1,8 +1,8 @@
 """What outlives a route table: the arms that requests count on, and the tallies and loads beside them.
 
-A new table has the same Arm for the same (model, version, name, stage, weight), so that counting goes on over a swap. An arm
-that no table leads to any more is kept until its last request is answered, then its counters are added to those of its
-name and it is let go of: a thousand route changes do not leave a thousand arms. Affinity: owning loop only.
+A new table has the same Arm for the same (model, version, name, stage, weight), so that counting goes on over a swap.
+An arm that no table leads to any more is kept until its last request is answered, then its counters are added to those
+of its name and it is let go of: a thousand route changes do not leave a thousand arms. Affinity: owning loop only.
 """
 
 from __future__ import annotations
