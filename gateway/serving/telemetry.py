@@ -76,7 +76,7 @@ class Telemetry:
 
     async def _snapshot(self) -> snapshot.Snapshot:
         lanes = await self._ledger.read()
-        _add_arms(lanes, self._arms)
+        add_arms(lanes, self._arms)
         refused = {Code(code).name: count for code, count in self._hub.refused.items()}
         refusals = {_NOT_ADMITTED.get(code, code.lower()): count for code, count in refused.items()}
         refusals = added(refusals, self._hub.door.reasons)
@@ -147,7 +147,7 @@ class Ledger:
         return entry
 
 
-def _add_arms(lanes: list[snapshot.Lane], arms: ArmBook) -> None:
+def add_arms(lanes: list[snapshot.Lane], arms: ArmBook) -> None:
     """To each version what its arms have counted; the gateway's own arms only once something fell on them."""
     by_key = {(lane.model, lane.version): lane for lane in lanes}
     for arm in arms.totals():
