@@ -273,7 +273,7 @@ def test_a_wrong_call_is_refused_with_code_and_reason(server: GatewayProcess, ca
 def test_a_message_with_line_breaks_and_letters_arrives_whole(client: Client) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         client.send(changed(model_name="größe\n100 %"))
-    assert "got 'größe\n100 %'" in caught.value.details()
+    assert "unknown model: 'größe\n100 %'" in caught.value.details()
 
 
 def test_bad_priorities_are_named(client: Client) -> None:

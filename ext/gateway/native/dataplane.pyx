@@ -7,7 +7,7 @@ from gateway.native.body cimport Body, Budget
 from gateway.native.call cimport (
     CALL_ANSWERED, CALL_SERVING, EVENT_BEGIN, EVENT_CLOSED, EVENT_END, METHOD_INFER, METHOD_STREAM_INFER, Call, StreamSlot)
 from gateway.native.codec cimport PARSE_OK, free_wire, parse_error_text, parse_request
-from gateway.native.cursor cimport Span
+from gateway.native.cursor cimport Span, is_utf8
 from gateway.native.door cimport DOOR_IN_FLIGHT_BYTES, DOOR_UNKNOWN_PATH, Door
 from gateway.native.exchange cimport Exchange
 from gateway.native.http2 cimport SessionLimits
@@ -153,7 +153,7 @@ cdef class DataPlane:
         return None
 
     cdef int _note_id(self, Caller caller, Request request) except -1:
-        if request is None and self.wire.id.len:
+        if request is None and self.wire.id.len and is_utf8(self.wire.id):      # it may be what the message was refused for
             caller.refused_id = <bytes>self.wire.id.ptr[:self.wire.id.len]
         return 0
 
