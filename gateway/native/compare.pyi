@@ -10,7 +10,7 @@ def compare_tensors(
     other_datatype: str,
     other_shape: Sequence[int],
     other_data: Buffer,
-    absolute: float = 0,
-    relative: float = 0,
+    absolute: float = 0.0,
+    relative: float = 0.0,
 ) -> dict[str, Any]: ...
 def read_tensors(body: Buffer, streamed: bool = False) -> list[tuple[str, str, list[int], bytes]] | None: ...
