@@ -2,6 +2,8 @@ from typing import Self, final
 
 from gateway.native.route import Tally, Target
 
+def key_of(salt: bytes, key: bytes) -> int: ...
+
 @final
 class Plan:
     def __new__(

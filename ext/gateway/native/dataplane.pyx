@@ -151,10 +151,10 @@ cdef class DataPlane:
                 self.mirror.reflect(request, target.route.shadows, &self.asked, &self.wire, self.is_draining, now_us)
             return request
         except Refusal as refusal:
-            self._note_refused(lane, refusal.code, is_rest, now_us)
+            self._note_refused(lane, request, refusal.code, is_rest, now_us)
             caller.on_failure(request, refusal.code, refusal.text)
         except Exception as error:
-            self._note_refused(lane, INTERNAL, is_rest, now_us)
+            self._note_refused(lane, request, INTERNAL, is_rest, now_us)
             self.report(error)
             caller.on_failure(request, INTERNAL, "the gateway failed on this request")
         if request is not None:
@@ -164,18 +164,21 @@ cdef class DataPlane:
     cdef Target _instead(self, Target drawn):
         """Who answers for a version that does not serve, or a Refusal raised; either way its arm has failed."""
         if drawn.arm is not None:
-            drawn.arm.note(UNAVAILABLE, 0)
+            drawn.arm.stats.requests[<int>UNAVAILABLE] += 1
         if drawn.route is not None and drawn.route.rescues(FALLBACK_ERROR) and drawn.route.fallback.lane is not None:
             return drawn.route.fallback
         raise self.table.refuse(&self.asked, drawn)
 
-    cdef int _note_refused(self, Lane lane, int code, bint is_rest, int64_t now_us) except -1:
-        """A request that was not admitted counts once, at its version where there is one; the wire still holds what it asked for."""
+    cdef int _note_refused(self, Lane lane, Request request, int code, bint is_rest, int64_t now_us) except -1:
+        """A request that was not admitted counts once, at its version where there is one, and at its arm; the wire still holds what it
+        asked for."""
         self.n_refused += 1
         if lane is None:
             self.refusals[code] += 1
         else:
             lane.stats.requests[code] += 1
+        if request is not None and request.arm is not None:
+            request.arm.stats.requests[code] += 1
         if self.sampler.is_due():
             self.sampler.tell_refused(text_of(self.wire.model), text_of(self.wire.version), text_of(self.wire.id), code, is_rest, now_us)
         return 0
