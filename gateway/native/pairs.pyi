@@ -36,9 +36,7 @@ class Sample:
 
 @final
 class PairStats:
-    def __init__(
-        self, primary: Arm | None, shadow: Arm, absolute: float = 1e-06, relative: float = 0.001
-    ) -> None: ...
+    def __init__(self, primary: Arm | None, shadow: Arm, absolute: float = 1e-06, relative: float = 0.001) -> None: ...
     @property
     def primary(self) -> Arm | None: ...
     @property

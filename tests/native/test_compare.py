@@ -31,7 +31,10 @@ def tensors(draw, datatype, shape):
     else:
         numbers = draw(st.lists(st.sampled_from(WHOLE), min_size=1, max_size=5))
         bits = 8 * np.dtype(kind).itemsize
-        numbers = [number % 2**bits - (2**bits if datatype[0] == "I" and number % 2**bits >= 2 ** (bits - 1) else 0) for number in numbers]
+        numbers = [
+            number % 2**bits - (2**bits if datatype[0] == "I" and number % 2**bits >= 2 ** (bits - 1) else 0)
+            for number in numbers
+        ]
         numbers = [number % 2 for number in numbers] if datatype == "BOOL" else numbers
     with np.errstate(over="ignore"):
         return np.resize(np.array(numbers, kind), n).tobytes() if n else b""

@@ -52,7 +52,9 @@ def test_the_shadow_gets_the_same_rows_in_a_batch_of_its_own():
 
 def test_both_read_the_same_bytes():
     """No second copy: the bytes in flight are those of one message and its answer."""
-    with ShadowHarness(max_bytes=1 << 30, inputs=[("x", "FP32", (-1, 10_000))], outputs=[("y", "FP32", (-1, 10_000))]) as plane:
+    with ShadowHarness(
+        max_bytes=1 << 30, inputs=[("x", "FP32", (-1, 10_000))], outputs=[("y", "FP32", (-1, 10_000))]
+    ) as plane:
         plane.send(np.ones((4, 10_000), np.float32))
         plane.turn()
         assert 160_000 < plane.plane.budget.used < 170_000
@@ -139,7 +141,10 @@ def test_the_callers_own_wishes_do_not_bind_the_shadow():
         {"shadow_inputs": [("x", "INT64", (-1, 1))]},
         {"shadow_outputs": [("z", "FP32", (-1, 1))]},
         {"shadow_outputs": [("y", "FP32", (-1, 2))], "shadow_run": lambda inputs: [np.repeat(inputs[0], 2, 1)]},
-        {"shadow_outputs": [("y", "BYTES", (-1, 1))], "shadow_run": lambda inputs: [inputs[0].astype(str).astype(object)]},
+        {
+            "shadow_outputs": [("y", "BYTES", (-1, 1))],
+            "shadow_run": lambda inputs: [inputs[0].astype(str).astype(object)],
+        },
         {"max_concurrency": 1},
         {"max_rows": 1},
         {"max_bytes": 1},

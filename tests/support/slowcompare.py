@@ -1,4 +1,4 @@
-"""The slow twin of native.compare: what lies between two tensors, in NumPy, one element after the other where that is plainer."""
+"""The slow twin of native.compare: what lies between two tensors, one element after the other."""
 
 from __future__ import annotations
 
@@ -96,9 +96,7 @@ def compare(
         found["mean_absolute"], found["mean_relative"] = sum_absolute / n_finite, sum_relative / n_finite
     if len(shape) and shape[-1] > 1 and n:
         _rank(left.reshape(-1, shape[-1]), right.reshape(-1, shape[-1]), found)
-    found["agrees"] = (
-        datatype == other_datatype and found["n_beyond"] == 0 and found["n_same_first"] == found["n_rows"]
-    )
+    found["agrees"] = datatype == other_datatype and found["n_beyond"] == 0 and found["n_same_first"] == found["n_rows"]
     return found
 
 

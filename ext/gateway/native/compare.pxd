@@ -21,7 +21,7 @@ cdef enum Comparison:         # how two tensors could be compared
 
 cdef extern from *:
     """
-    #define GW_RELATIVE_FLOOR 1e-6     /* two values that are both nearer to 0 are not told apart by ratio: noise around 0 is no disagreement */
+    #define GW_RELATIVE_FLOOR 1e-6     /* of values that are both nearer to 0 the ratio says nothing: noise */
     """
     const double GW_RELATIVE_FLOOR
 

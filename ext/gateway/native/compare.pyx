@@ -11,8 +11,8 @@ from gateway.native.codec cimport GRPC_PREFIX_BYTES
 from gateway.native.cursor cimport (
     WIRE_BYTES, WIRE_VARINT, Cursor, Span, cursor_over, read_bytes, read_tag, read_varint, skip_field, span_equals)
 from gateway.native.datatype cimport (
-    DT_BF16, DT_BOOL, DT_BYTES, DT_FP16, DT_FP32, DT_FP64, DT_INT8, DT_INT16, DT_INT32, DT_INT64, DT_INVALID, DT_UINT8, DT_UINT16, DT_UINT32,
-    DT_UINT64, GW_DATATYPES, N_DATATYPES, datatype_is, datatype_size)
+    DT_BF16, DT_BOOL, DT_BYTES, DT_FP16, DT_FP32, DT_FP64, DT_INT8, DT_INT16, DT_INT32, DT_INT64, DT_INVALID, DT_UINT8, DT_UINT16,
+    DT_UINT32, DT_UINT64, GW_DATATYPES, N_DATATYPES, datatype_is, datatype_size)
 
 cdef enum:
     BLOCK = 256               # elements a side: 4 kB of doubles
@@ -225,7 +225,8 @@ cdef inline double fmax_of(double a, double b) noexcept nogil:
     return a if a > b else b
 
 
-cdef inline void note_difference(double difference, double size, int64_t at, Tolerance tolerance, Difference* found, Sums* sums) noexcept nogil:
+cdef inline void note_difference(double difference, double size, int64_t at, Tolerance tolerance, Difference* found,
+                                 Sums* sums) noexcept nogil:
     cdef double relative = difference / (size if size > GW_RELATIVE_FLOOR else GW_RELATIVE_FLOOR)
     found.n_differ += 1
     if difference > tolerance.absolute + tolerance.relative * size:
