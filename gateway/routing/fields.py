@@ -97,6 +97,5 @@ OptionalDuration = Annotated[
     int | None,
     BeforeValidator(_duration_or_none),
     PlainSerializer(lambda us: "forever" if us is None else format_duration(us)),
-    Field(ge=0, le=MAX_DURATION_US),
 ]
 """`forever` is None."""

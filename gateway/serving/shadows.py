@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -25,6 +25,8 @@ from gateway.native.connection import Hub
 from gateway.native.lane import Lane
 from gateway.native.shadow import Job, ShadowStats
 from gateway.native.signature import Signature
+from gateway.observability.snapshot import Lane as LaneSnapshot
+from gateway.observability.snapshot import LaneCounters, ShadowCounters
 from gateway.routing import shadowreport
 
 PAIR, DISAGREEMENT, REQUESTS = "pair", "disagreement", "shadow"
@@ -54,17 +56,6 @@ class Report:
     key: str
     body: bytes
     at: float
-
-
-@dataclass(slots=True)
-class Counts:
-    """Of one shadow, over all stages."""
-
-    drawn: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)
-    compared: int = 0
-    disagreed: int = 0
-    shadow_failed: int = 0
 
 
 def twin(
@@ -105,7 +96,7 @@ class Shadows:
         self._thread: threading.Thread | None = None
         self._told: dict[tuple[str, ...], bytes] = {}
         self._closed: list[tuple[float, Report]] = []
-        self._counts: dict[Key, Counts] = {}
+        self._counts: dict[Key, ShadowCounters] = {}
         self._mirror.offload = self._compare
 
     def close(self) -> None:
@@ -145,13 +136,22 @@ class Shadows:
                     reports.append(report)
         return reports
 
-    def counts(self) -> dict[Key, Counts]:
+    def counts(self) -> dict[Key, ShadowCounters]:
         """For the metrics: since start, over all stages, also those that are forgotten."""
         self._forget(self._clock())
-        totals = {key: _copied(counts) for key, counts in self._counts.items()}
+        totals = {key: replace(counts, dropped=dict(counts.dropped)) for key, counts in self._counts.items()}
         for stats in self._mirror.stats.values():
-            _add(totals.setdefault((stats.arm.model, stats.arm.version), Counts()), stats)
+            _add(totals.setdefault((stats.arm.model, stats.arm.version), ShadowCounters()), stats)
         return totals
+
+    def add_to(self, lanes: list[LaneSnapshot]) -> None:
+        """To each version what came of it as a shadow."""
+        by_key = {(lane.model, lane.version): lane for lane in lanes}
+        for key, counts in self.counts().items():
+            if key not in by_key:
+                by_key[key] = LaneSnapshot(*key, LaneCounters())
+                lanes.append(by_key[key])
+            by_key[key].counters.shadow = counts
 
     def _reports(self, stats: ShadowStats, now: float) -> list[Report]:
         arm = stats.arm
@@ -180,7 +180,7 @@ class Shadows:
             self._closed += [(now + KEEP_CLOSED_S, report) for report in reports]
             for report in reports:
                 self._told.pop((report.kind, report.model, report.version, report.key), None)
-            _add(self._counts.setdefault(key, Counts()), stats)
+            _add(self._counts.setdefault(key, ShadowCounters()), stats)
             self._mirror.forget(arm)
 
 
@@ -188,11 +188,7 @@ def _json(document: dict[str, Any]) -> bytes:
     return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
 
 
-def _copied(counts: Counts) -> Counts:
-    return Counts(counts.drawn, dict(counts.dropped), counts.compared, counts.disagreed, counts.shadow_failed)
-
-
-def _add(counts: Counts, stats: ShadowStats) -> None:
+def _add(counts: ShadowCounters, stats: ShadowStats) -> None:
     counts.drawn += stats.n_drawn
     for reason, count in stats.dropped.items():
         counts.dropped[reason] = counts.dropped.get(reason, 0) + count
@@ -200,4 +196,4 @@ def _add(counts: Counts, stats: ShadowStats) -> None:
         found = tally.statistics()
         counts.compared += found["agreed"] + found["disagreed"]
         counts.disagreed += found["disagreed"]
-        counts.shadow_failed += sum(found["shadow_failed"].values())
+        counts.failed += sum(found["shadow_failed"].values())

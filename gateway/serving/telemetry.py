@@ -20,7 +20,6 @@ from gateway.observability.feed import LineSender
 from gateway.observability.snapshot import (
     ArmCounters,
     LaneCounters,
-    ShadowCounters,
     added,
     duration_histogram,
     rows_histogram,
@@ -90,9 +89,9 @@ class Telemetry:
 
     async def _snapshot(self) -> snapshot.Snapshot:
         lanes = await self._ledger.read()
-        _add_arms(lanes, self._arms)
+        add_arms(lanes, self._arms)
         if self._shadows:
-            _add_shadows(lanes, self._shadows)
+            self._shadows.add_to(lanes)
         refused = {Code(code).name: count for code, count in getattr(self._hub, "refused", {}).items() if count}
         refusals = {_NOT_ADMITTED.get(code, code.lower()): count for code, count in refused.items()}
         if self._hub.n_rejected:
@@ -159,7 +158,7 @@ class Ledger:
         return entry
 
 
-def _add_arms(lanes: list[snapshot.Lane], arms: ArmBook) -> None:
+def add_arms(lanes: list[snapshot.Lane], arms: ArmBook) -> None:
     """To each version what its arms have counted; the gateway's own arms only once something fell on them."""
     by_key = {(lane.model, lane.version): lane for lane in lanes}
     for arm in arms.totals():
@@ -175,22 +174,6 @@ def _add_arms(lanes: list[snapshot.Lane], arms: ArmBook) -> None:
             requests={Code(code).name: count for code, count in statistics["requests"].items()},
             cancelled=statistics["cancelled"],
             request_time={name: duration_histogram(counted) for name, counted in times.items()},
-        )
-
-
-def _add_shadows(lanes: list[snapshot.Lane], shadows: Shadows) -> None:
-    """To each version what came of it as a shadow."""
-    by_key = {(lane.model, lane.version): lane for lane in lanes}
-    for key, counts in shadows.counts().items():
-        if key not in by_key:
-            by_key[key] = snapshot.Lane(*key, LaneCounters())
-            lanes.append(by_key[key])
-        by_key[key].counters.shadow = ShadowCounters(
-            drawn=counts.drawn,
-            dropped=counts.dropped,
-            compared=counts.compared,
-            disagreed=counts.disagreed,
-            failed=counts.shadow_failed,
         )
 
 
