@@ -4,7 +4,7 @@
 #        │                         │                                              (pumped when there is nothing else to do)
 #        ├─ ended: caller told, then Pair.on_end                                   │
 #        └─ cancelled: the shadow goes, too               Pair.on_end ◀── ended ───┘
-#                                                          └─ both ended: compared, counted, forgotten
+#                                                          └─ both ended: Mirror.ended, and in an idle turn compared and counted
 #
 # Nothing here reaches the primary: not an exception, not a byte of its answer, not a share of its budget.
 from libc.stdint cimport int64_t, uint64_t

@@ -18,7 +18,9 @@ from gateway.native.route cimport Asked, ShadowLoad, ShadowSpec
 from gateway.native.refusal import Refusal
 
 cdef enum:
-    OFFLOAD_BYTES = 262144    # two answers that come to more are compared in a thread: some 0.1 ms of the loop
+    OFFLOAD_BYTES = 32768     # two answers that come to more are compared in a thread: 5 ns a number, 20 us of the loop
+    TURN_BYTES = 32768        # of answers compared in one idle turn,
+    TURN_PAIRS = 32           # and pairs: somebody may have come meanwhile
     PATIENCE = 16             # failures in a row before requests are skipped
     MAX_SKIP = 1024           # and at most so many before the next try
     MAX_TALLIES = 64          # primary arms told apart in one stage: a route has a handful
@@ -97,7 +99,7 @@ cdef class Pair(Watcher):
             return shadow.cancel()
         self.primary_answer, self.primary_code, self.is_streamed = answer, code, request.streamed
         self.primary_us = now_us - request.started_us if request.started_us else 0
-        if self.has_shadow:                                   # others of its batch wait for their answers: compared when they have them
+        if self.has_shadow:
             self.mirror.ended.append(self)
             return 0
         request.body.uncharge()                               # counted in our budget alone from here on
@@ -126,7 +128,9 @@ cdef class Pair(Watcher):
             self.stats.note_failure()
         else:
             self.stats.n_failures = 0
-        return self._conclude(lane.now_us) if self.has_primary else 0
+        if self.has_primary:
+            self.mirror.ended.append(self)
+        return 0
 
     cdef int _conclude(self, int64_t now_us) except -1:
         cdef Mirror mirror = self.mirror
@@ -290,18 +294,23 @@ cdef class Mirror:
         return lane._settle(oldest, (RESOURCE_EXHAUSTED, "a newer request took its place"))
 
     cdef int compare_ended(self, int64_t now_us) except -1:
-        """Of pairs whose primary ended last, now that its answer is on its way."""
+        """In an idle turn, so that no answer waits for it: the oldest pairs, as many as take some 20 us."""
         cdef Pair pair
-        ended, self.ended = self.ended, []
-        for item in ended:
-            pair = <Pair>item
+        cdef Py_ssize_t n = 0, end = min(len(self.ended), <Py_ssize_t>TURN_PAIRS)
+        cdef size_t n_bytes = 0
+        while n < end and n_bytes < TURN_BYTES:
+            pair = <Pair>self.ended[n]
+            n += 1
             if pair.shadow is None:
                 continue
+            if pair.primary_answer is not None and pair.shadow_answer is not None:
+                n_bytes += pair.primary_answer.length + pair.shadow_answer.length
             try:
                 pair._conclude(now_us)
             except Exception as error:
                 pair._drop(DROP_FAULT)
                 self.report(error)
+        del self.ended[:n]
         return 0
 
     def forget(self, Arm arm not None):
