@@ -35,7 +35,8 @@ PAIR, DISAGREEMENT, REQUESTS = "pair", "disagreement", "shadow"
 KEEP_CLOSED_S = 60.0
 """How long the last reports of a stage that is over are told again: the store may be out of reach for a while."""
 
-MAX_CLOSED = 256
+MAX_CLOSED_BYTES = 4 * 2**20
+"""Of those reports: a route that changes again and again must not fill the memory with what it once was."""
 
 GATHER_US = 2_000
 """For so long shadow requests are gathered into a batch. It never runs on the loop thread, however quick the version was
@@ -105,10 +106,11 @@ class Shadows:
         self._closed: list[tuple[float, Report]] = []
         self._counts: dict[Key, ShadowCounters] = {}
         self._mirror.offload = self._compare
+        self._mirror.on_new = lambda: self._loop.call_soon(self._forget, self._clock())
 
     def close(self) -> None:
         """The process is about to exit."""
-        self._mirror.offload = None
+        self._mirror.offload = self._mirror.on_new = None
         self._jobs.put(None)
 
     # --- large comparisons
@@ -173,7 +175,7 @@ class Shadows:
 
     def _forget(self, now: float) -> None:
         """Stages that are over, by newer ones: their counters are added up, their last reports told for a while."""
-        self._closed = [(until, report) for until, report in self._closed if until > now][-MAX_CLOSED:]
+        self._closed = [(until, report) for until, report in self._closed if until > now]
         newest: Counter[Key] = Counter()
         for arm in self._mirror.stats:
             key = (arm.model, arm.version)
@@ -189,6 +191,8 @@ class Shadows:
                 self._told.pop((report.kind, report.model, report.version, report.key), None)
             _add(self._counts.setdefault(key, ShadowCounters()), stats)
             self._mirror.forget(arm)
+        while sum(len(report.body) for _, report in self._closed) > MAX_CLOSED_BYTES:
+            del self._closed[0]
 
 
 def _json(document: dict[str, Any]) -> bytes:

@@ -59,6 +59,20 @@ def test_a_request_over_the_whole_budget_has_no_shadow():
         plane.finish_all()
 
 
+@pytest.mark.parametrize("first", ["primary", "shadow"])
+def test_answers_that_the_budget_has_no_room_for_are_not_kept(first):
+    outputs = [("y", "FP32", (-1, 1_000))]
+    with ShadowHarness(lambda given: [np.zeros((1, 1_000), np.float32)], outputs=outputs, max_bytes=3_000) as plane:
+        call = plane.send(1.0)
+        plane.turn()
+        getattr(plane, first)()
+        assert plane.stats.dropped == {"answers": 1}
+        assert plane.load.nbytes == 0
+        plane.finish_all()
+        assert call.code == OK
+        assert plane.shadow_arm.statistics()["requests"] in ({}, {OK: 1})
+
+
 def test_when_the_workers_memory_is_half_used_up_there_is_no_shadow():
     with ShadowHarness(max_in_flight_bytes=1_000) as plane:
         first = plane.send([1.0] * 128)  # some 540 bytes
