@@ -11,7 +11,7 @@ class Plan:
         tally: Tally,
         generation: int,
         split: list[tuple[Target, int]],
-        rules: list[tuple[bool, bytes, bool, list[bytes], list[tuple[Target, int]]]] = ...,
+        rules: list[tuple[bool, bytes, bool, list[bytes], list[tuple[Target, int]]]] | None = None,
         sticky: tuple[bool, bytes] | None = None,
         salt: bytes = b"",
     ) -> Self: ...

@@ -42,8 +42,9 @@ cdef class Plan:
     (is_parameter, name). Names and values are bytes, names of headers in lower case.
     """
 
-    def __cinit__(self, Tally tally not None, int64_t generation, list split not None, list rules not None=[], tuple sticky=None,
+    def __cinit__(self, Tally tally not None, int64_t generation, list split not None, list rules=None, tuple sticky=None,
                   bytes salt not None=b""):
+        rules = rules or []
         self.tally, self.generation = tally, generation
         self.keep = []
         self.sticky = -1

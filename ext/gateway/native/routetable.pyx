@@ -118,7 +118,7 @@ cdef class RouteTable:
 
     # --- for tests and tools ---------------------------------------------------------------------------------------------------
 
-    def target(self, str model not None, str version not None="", dict headers not None={}, bytes body not None=b""):
+    def target(self, str model not None, str version not None="", dict headers=None, bytes body not None=b""):
         """Where one request for it goes: a Target, or a Refusal raised. Headers are bytes, `body` is its ModelInferRequest."""
         cdef bytes model_bytes = model.encode(), version_bytes = version.encode()
         cdef Asked asked
@@ -131,7 +131,8 @@ cdef class RouteTable:
         asked.body.ptr, asked.body.len = body, len(body)
         asked.headers = &noted
         try:
-            note_all(&noted, headers)
+            if headers is not None:
+                note_all(&noted, headers)
             target = self.choose(&asked)
         finally:
             release_noted(&noted)
@@ -139,7 +140,7 @@ cdef class RouteTable:
             raise self.refuse(&asked, None)
         return target
 
-    def shadowed(self, str model not None, dict headers not None={}):
+    def shadowed(self, str model not None, dict headers=None):
         """target(), and for each shadow of its route whether it is drawn."""
         cdef bytes model_bytes = model.encode()
         cdef Asked asked
@@ -151,7 +152,8 @@ cdef class RouteTable:
         asked.model.ptr, asked.model.len = model_bytes, len(model_bytes)
         asked.headers = &noted
         try:
-            note_all(&noted, headers)
+            if headers is not None:
+                note_all(&noted, headers)
             target = self.choose(&asked)
             return target, [spec.draws(&asked) for spec in target.route.shadows]
         finally:
@@ -162,10 +164,9 @@ cdef class RouteTable:
         cdef bytes model_bytes = model.encode()
         cdef Asked asked
         cdef dict counts = {}
-        cdef int64_t i
         memset(&asked, 0, sizeof(asked))
         asked.model.ptr, asked.model.len = model_bytes, len(model_bytes)
-        for i in range(n):
+        for _ in range(n):
             name = self.choose(&asked).arm.name
             counts[name] = counts.get(name, 0) + 1
         return counts

@@ -85,6 +85,6 @@ cdef inline uint64_t sip_hash(uint64_t k0, uint64_t k1, Span text) noexcept nogi
     sip_round(v)
     v[0] ^= last
     v[2] ^= 0xFF
-    for i in range(4):
+    for _ in range(4):
         sip_round(v)
     return v[0] ^ v[1] ^ v[2] ^ v[3]
