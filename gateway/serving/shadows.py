@@ -39,9 +39,9 @@ MAX_CLOSED_BYTES = 4 * 2**20
 """Of those reports: a route that changes again and again must not fill the memory with what it once was."""
 
 GATHER_US = 2_000
-"""For so long shadow requests are gathered into a batch. It never runs on the loop thread, however quick the version was
-when it was measured: who waits for an answer must not wait for a shadow that hangs. Some 40 requests then share the way
-to the thread and back, at 20,000 a second.
+"""For so long shadow requests are gathered into a batch. It never runs on the loop thread, however quick the version
+was when it was measured: who waits for an answer must not wait for a shadow that hangs. At 20,000 requests a second,
+some 40 then share the way to the thread and back.
 """
 
 MAX_ROWS = 64
