@@ -129,6 +129,17 @@ def test_of_a_header_that_comes_twice_the_first_counts_by_rest_too(gateway: InPr
         assert json.loads(answer.partition(b"\r\n\r\n")[2])["model_version"] == version
 
 
+def test_every_header_of_a_rest_request_can_become_a_parameter(models: Path) -> None:
+    records: list[Any] = []
+    with serving(models, forward_headers="x-.*") as gateway, RestClient(gateway.url) as rest:
+        sampler = gateway.hub.sampler
+        sampler.record, sampler.every = (lambda *record: records.append(record)), 1
+        trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+        assert rest.infer("m", one(), X_Team="risk", Y="no", traceparent=trace).status == 200
+    ((*_, got_trace, parameters),) = records
+    assert (got_trace, parameters) == (trace.encode(), [("x-team", "risk")])
+
+
 def test_a_stream_is_routed_message_by_message_with_the_headers_of_its_call(gateway: InProcess) -> None:
     gateway.route({"m": RULES})
     with connect(gateway.url) as channel:
