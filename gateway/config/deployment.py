@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from gateway.config.files import error_lines, load_yaml, read_mapping
 from gateway.config.limits import Limits
+from gateway.config.shadows import Shadowing
 from gateway.config.units import expected, parse_duration_us, parse_every
 from gateway.errors import ConfigError
 
@@ -97,6 +98,7 @@ class DeploymentFile(BaseModel):
     forward_headers: Annotated[str, AfterValidator(_pattern)] = ""
     """Regular expression of whole header names, lower case: those become parameters of the request. Empty: none."""
     limits: Limits = Limits()
+    shadows: Shadowing = Shadowing()
 
 
 class Deployment(DeploymentFile):

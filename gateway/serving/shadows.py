@@ -20,6 +20,7 @@ import orjson
 from gateway.backends.base import Backend
 from gateway.batching.dispatch import Executor
 from gateway.batching.policy import LanePolicy
+from gateway.config.shadows import Shadowing
 from gateway.native.batch import Batch
 from gateway.native.connection import Hub
 from gateway.native.lane import Lane
@@ -96,8 +97,12 @@ def twin(
 class Shadows:
     """One per worker."""
 
-    def __init__(self, hub: Hub, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, hub: Hub, settings: Shadowing | None = None, clock: Callable[[], float] = time.time) -> None:
+        settings = settings or Shadowing()
         self._mirror, self._clock = hub.mirror, clock
+        self._mirror.least_time_us = int(settings.least_time_s * 1e6)
+        self._mirror.time_factor = settings.time_factor
+        self._mirror.absolute, self._mirror.relative = settings.absolute_tolerance, settings.relative_tolerance
         self._wall_offset_s = clock() - time.monotonic()
         self._loop = asyncio.get_running_loop()
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()

@@ -146,7 +146,7 @@ class Worker:
         self.loader = Loader(
             self.catalog, self.hub, options.workers, self._on_settled, options.models, holdings, self.routing
         )
-        self.shadows = Shadows(self.hub)
+        self.shadows = Shadows(self.hub, options.shadows)
         sweeper = loop.create_task(self._sweep())
         if options.telemetry_fd is not None:
             self._telemetry = Telemetry(
