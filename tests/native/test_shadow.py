@@ -256,9 +256,10 @@ def test_failures_of_either_side_are_counted_by_code():
         plane.expect_faults(RuntimeError, RuntimeError)
 
 
-def test_a_primary_that_misses_its_deadline_has_failed_and_the_shadow_goes_on():
+@pytest.mark.parametrize("wish", [{"grpc_timeout": "10m"}, {"timeout_us": 10_000}])
+def test_a_primary_that_misses_its_deadline_has_failed_and_the_shadow_goes_on(wish):
     with ShadowHarness() as plane:
-        call = plane.send(1.0, grpc_timeout="10m")
+        call = plane.send(1.0, **wish)
         plane.turn()
         plane.turn(20_000)
         assert call.code == DEADLINE_EXCEEDED
