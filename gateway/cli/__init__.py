@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import typer
 
+from gateway.cli.bench import bench
 from gateway.cli.predict import predict
 from gateway.cli.serve import serve
 from gateway.cli.worker import worker
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(predict)
+app.command()(bench)
 app.command(hidden=True)(worker)
 
 
