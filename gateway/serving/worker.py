@@ -15,6 +15,7 @@ import os
 import re
 import signal
 import time
+from functools import partial
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from gateway.serving.relay import kept_control
 from gateway.serving.repository import Repository
 from gateway.serving.rest import surface
 from gateway.serving.rest.classification import Labels
+from gateway.serving.routing import Routing
 from gateway.serving.rpc import CONTROL_EXTENSIONS, EXTENSIONS, Services
 from gateway.serving.statistics import Tally
 from gateway.serving.telemetry import Telemetry
@@ -139,10 +141,15 @@ class Worker:
         )
         self.front = Front(self.hub, router, limits, report)
         self.hub.http1 = self.front.connect
-        self.loader = Loader(self.catalog, self.hub, options.workers, self._on_settled, options.models, holdings)
+        self.routing = Routing(partial(setattr, self.hub, "routes"), self.catalog.defaults)
+        self.loader = Loader(
+            self.catalog, self.hub, options.workers, self._on_settled, options.models, holdings, self.routing
+        )
         sweeper = loop.create_task(self._sweep())
         if options.telemetry_fd is not None:
-            self._telemetry = Telemetry(options.telemetry_fd, self.hub, lambda: self.loader.lanes, self.catalog)
+            self._telemetry = Telemetry(
+                options.telemetry_fd, self.hub, lambda: self.loader.lanes, self.catalog, self.routing.arms
+            )
         try:
             tls = tls_context(options.tls_cert, options.tls_key) if options.tls_cert and options.tls_key else None
             self.listener = Listener(options.host, [options.port, options.grpc_port], self.hub.protocol, tls)
