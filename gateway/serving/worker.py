@@ -42,6 +42,7 @@ from gateway.serving.rest import surface
 from gateway.serving.rest.classification import Labels
 from gateway.serving.routing import Routing
 from gateway.serving.rpc import CONTROL_EXTENSIONS, EXTENSIONS, Services
+from gateway.serving.shadows import Shadows
 from gateway.serving.statistics import Tally
 from gateway.serving.telemetry import Telemetry
 
@@ -145,10 +146,16 @@ class Worker:
         self.loader = Loader(
             self.catalog, self.hub, options.workers, self._on_settled, options.models, holdings, self.routing
         )
+        self.shadows = Shadows(self.hub)
         sweeper = loop.create_task(self._sweep())
         if options.telemetry_fd is not None:
             self._telemetry = Telemetry(
-                options.telemetry_fd, self.hub, lambda: self.loader.lanes, self.catalog, self.routing.arms
+                options.telemetry_fd,
+                self.hub,
+                lambda: self.loader.lanes,
+                self.catalog,
+                self.routing.arms,
+                self.shadows,
             )
         try:
             tls = tls_context(options.tls_cert, options.tls_key) if options.tls_cert and options.tls_key else None
@@ -183,6 +190,7 @@ class Worker:
                 await self.listener.close()
             self.commands.close()
             self.loader.close()
+            self.shadows.close()
             self.hub.close()
 
     async def _listen(self) -> None:
