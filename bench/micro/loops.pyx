@@ -66,14 +66,14 @@ cdef class Encode:
         self.view.data, self.view.nbytes = <const uint8_t*><char*>data, len(data)
 
     def repeat(self, int64_t n):
-        cdef Span span = span_over(self.request_id)
+        cdef Span span = span_over(self.request_id), nothing = span_over(b"")
         cdef Body body
         cdef int64_t i
         for i in range(n):
-            body = encode_response(self.signature, span, &self.view, 1, False)
+            body = encode_response(self.signature, span, nothing, &self.view, 1, False)
 
     def once(self):
-        return bytes(encode_response(self.signature, span_over(self.request_id), &self.view, 1, False))
+        return bytes(encode_response(self.signature, span_over(self.request_id), span_over(b""), &self.view, 1, False))
 
 
 cdef class Choose:

@@ -51,6 +51,8 @@ class Totals:
     queues: dict[Key, Queue]
     states: dict[Key, dict[str, int]]
     """In how many workers a version is in each state."""
+    circuits: dict[Key, dict[str, int]]
+    """In how many workers a version's circuit is in each state; versions without one are not there."""
     load_s: dict[Key, float]
     """The slowest worker's."""
     workers: list[WorkerStatus]
@@ -130,12 +132,15 @@ class Aggregate:
         hub, now = self._base.hub, HubNow()
         queues: dict[Key, Queue] = {}
         states: dict[Key, dict[str, int]] = {}
+        circuits: dict[Key, dict[str, int]] = {}
         load_s: dict[Key, float] = {}
         for snapshot in living:
             hub, now = added(hub, snapshot.hub), added(now, snapshot.now)
             for lane in snapshot.lanes:
                 key = self._name(lane.model, lane.version)
                 queues[key] = added(queues.get(key, Queue()), Queue(lane.queued, lane.running))
+                if lane.circuit:
+                    circuits[key] = added(circuits.get(key, {}), {lane.circuit: 1})
             for version in snapshot.versions:
                 key = self._name(version.model, version.version)
                 counts = states.setdefault(key, {})
@@ -143,7 +148,8 @@ class Aggregate:
                 if version.load_s is not None:
                     load_s[key] = max(load_s.get(key, 0.0), version.load_s)
         lanes = self._lanes(living, self._base.lanes)
-        return Totals(hub, now, lanes, queues, states, load_s, [self._status(index) for index in self._indexes()])
+        workers = [self._status(index) for index in self._indexes()]
+        return Totals(hub, now, lanes, queues, states, circuits, load_s, workers)
 
     def _indexes(self) -> range:
         return range(len(self._places))

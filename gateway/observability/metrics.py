@@ -20,6 +20,8 @@ from gateway.observability.snapshot import DURATION_BOUNDS_US, ROWS_BOUNDS, ArmC
 ARM = "stable"
 """Of requests that were counted on no arm."""
 
+CIRCUIT_STATES = ("closed", "open", "half_open")
+
 _VERSION = ("model", "version")
 _ARM = (*_VERSION, "arm")
 _NO_VERSION = ("", "", "")
@@ -51,6 +53,7 @@ class Families(Collector):
         yield from _requests(self._totals)
         yield from _batches(self._totals.lanes)
         yield from _shadows(self._totals.lanes)
+        yield from _rescues(self._totals)
         yield from _traffic(self._totals)
         yield from _workers(self._totals)
         yield from triton.families(self._totals)
@@ -159,6 +162,34 @@ def _shadows(lanes: Mapping[Key, LaneCounters]) -> Iterator[Metric]:
             disagreed.add_metric(key, shadow.disagreed)
             failed.add_metric(key, shadow.failed)
     yield from (drawn, dropped, compared, disagreed, failed)
+
+
+def _rescues(totals: Totals) -> Iterator[Metric]:
+    state = GaugeMetricFamily(
+        "gateway_circuit_state", "Workers in which the version's circuit is in this state.", labels=(*_VERSION, "state")
+    )
+    for key, counts in totals.circuits.items():
+        for name in CIRCUIT_STATES:
+            state.add_metric((*key, name), counts.get(name, 0))
+    opened = CounterMetricFamily("gateway_circuit_opened", "Times that a version was closed off.", labels=_VERSION)
+    rescued = CounterMetricFamily(
+        "gateway_fallbacks",
+        "Requests that the route's fallback answered in place of this version, by why.",
+        labels=(*_VERSION, "cause"),
+    )
+    refused = CounterMetricFamily(
+        "gateway_fallbacks_refused", "Failures left as they were: too many were being rescued.", labels=_VERSION
+    )
+    for key, counters in totals.lanes.items():
+        if key in totals.circuits or counters.circuit_opened:
+            opened.add_metric(key, counters.circuit_opened)
+        _add_each(rescued, key, counters.rescued)
+        if counters.rescued or counters.rescues_refused:
+            refused.add_metric(key, counters.rescues_refused)
+    yield state
+    yield opened
+    yield rescued
+    yield refused
 
 
 def _traffic(totals: Totals) -> Iterator[Metric]:

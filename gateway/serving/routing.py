@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from gateway.native.lane import Lane
 from gateway.native.routetable import RouteTable
 from gateway.observability import logs
 from gateway.routing.armbook import ArmBook
 from gateway.routing.compile import Versions, compile_routes, highest_ready, unserved
 from gateway.routing.route import Route
+from gateway.serving.circuits import set_circuit
 
 NO_MODEL = "no such model here"
 
@@ -87,6 +89,11 @@ class Routing:
         table = compile_routes(self._models, routes, generations, self.arms)
         self._defaults.clear()
         self._defaults.update({model: route.default_version() for model, route in routes.items()})
+        for model, versions in self._models.items():
+            given = self.routes.get(model)
+            for serves in versions.values():
+                if isinstance(serves, Lane):
+                    set_circuit(serves, given.route.circuit_in_force() if given else None)
         self._swap(table)
         self.n_swaps += 1
         del table

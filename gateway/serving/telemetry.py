@@ -92,8 +92,10 @@ class Telemetry:
         add_arms(lanes, self._arms)
         if self._shadows:
             self._shadows.add_to(lanes)
-        refused = {Code(code).name: count for code, count in getattr(self._hub, "refused", {}).items() if count}
+        refused = {Code(code).name: count for code, count in self._hub.refused.items()}
         refusals = {_NOT_ADMITTED.get(code, code.lower()): count for code, count in refused.items()}
+        refusals = added(refusals, self._hub.door.reasons)
+        refused = added(refused, {Code(code).name: count for code, count in self._hub.door.codes.items()})
         if self._hub.n_rejected:
             refusals["max_connections"] = self._hub.n_rejected
         usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -152,6 +154,8 @@ class Ledger:
             entry.counters = added(entry.counters, counters)
             entry.queued += statistics["queued"]
             entry.running += statistics["running"]
+            if lane is loaded and statistics.get("circuit"):
+                entry.circuit = statistics["circuit"]["state"]
             if lane is not loaded and lane.is_idle:  # unloaded, and its last request is answered: it counts no more
                 self._held[key].remove(lane)
                 self._closed[key] = added(self._closed.get(key, LaneCounters()), counters)
@@ -187,7 +191,11 @@ def counters_of(statistics: Mapping[str, Any]) -> LaneCounters:
             "queue_rows": statistics["refused_rows"],
             "queue_bytes": statistics["refused_bytes"],
             "late": statistics.get("refused_late", 0),
+            "circuit": statistics.get("refused_circuit", 0),
         },
+        circuit_opened=statistics.get("circuit_opened", 0),
+        rescued=statistics.get("rescued", {}),
+        rescues_refused=statistics.get("rescues_refused", 0),
         rows=statistics["rows"],
         batches=statistics["batches"],
         inline_batches=statistics["inline_batches"],

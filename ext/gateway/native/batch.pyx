@@ -13,6 +13,7 @@ from gateway.native cimport counters
 from gateway.native.body cimport Body
 from gateway.native.clock cimport monotonic_us, thread_cpu_us
 from gateway.native.codec cimport OutputView, encode_response
+from gateway.native.cursor cimport Span
 from gateway.native.datatype cimport DT_BYTES
 from gateway.native.refusal cimport INTERNAL, N_CODES
 from gateway.native.request cimport Request, TensorRef
@@ -265,6 +266,7 @@ cdef Body encode_rows(Request request, list outputs, int64_t first, int64_t n_ro
     cdef OutputView inside[MAX_OUTPUTS_INLINE]
     cdef OutputView* views = inside
     cdef OutputView* view
+    cdef Span parameters
     cdef int i, axis
     cdef int64_t row_elements
     cdef list keep = None
@@ -296,7 +298,11 @@ cdef Body encode_rows(Request request, list outputs, int64_t first, int64_t n_ro
                     keep = []
                 keep.append(packed)
                 view.data, view.nbytes = <const uint8_t*>PyBytes_AS_STRING(packed), PyBytes_GET_SIZE(packed)
-        return encode_response(signature, request.id, views, request.n_wanted, request.streamed)
+        parameters.ptr, parameters.len = NULL, 0
+        if request.answer_parameters is not None:
+            parameters.ptr = <const uint8_t*>PyBytes_AS_STRING(request.answer_parameters)
+            parameters.len = PyBytes_GET_SIZE(request.answer_parameters)
+        return encode_response(signature, request.id, parameters, views, request.n_wanted, request.streamed)
     finally:
         if views != inside:
             free(views)

@@ -23,6 +23,14 @@ cdef class Caller(Timed):
     cdef int on_failure(self, Request request, int code, str text) except -1:
         raise AssertionError("abstract")
 
+    cdef int on_moved(self, Request request) except -1:
+        raise AssertionError("abstract")
+
+    cdef bytes id_of(self, Request request):
+        if request is None:
+            return self.refused_id or b""
+        return <bytes>request.id.ptr[:request.id.len] if request.id.len else b""
+
 
 cdef class Holder:
     """Abstract: holds a queued request."""
@@ -43,6 +51,9 @@ cdef class Watcher:
 
 cdef class Rescue:
     """Abstract."""
+
+    cdef bint can_take(self, Request request, int cause) except -1:
+        raise AssertionError("abstract")
 
     cdef bint take(self, Request request, int code, str text) except -1:
         raise AssertionError("abstract")
