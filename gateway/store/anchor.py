@@ -6,6 +6,7 @@ that the table still holds: once somebody has tampered, it stays where it is, an
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gateway.errors import ConfigError, InvalidArgument
-from gateway.store.chain import EMPTY, Head
+from gateway.store.chain import Head
 
 HEAD_FILE = "audit-head"
 KEY_FILE = "audit.key"
@@ -30,12 +31,16 @@ class Anchor:
         self.path = folder / HEAD_FILE
         self._key_path = folder / KEY_FILE
 
-    def create(self, *, with_key: bool) -> None:
-        """For a new store. What is there already stays."""
-        if with_key and not self._key_path.exists():
-            _write(self._key_path, secrets.token_hex(_KEY_BYTES) + "\n", 0o600)
-        if not self.path.exists():
-            _write(self.path, f"{EMPTY}\n", 0o644)
+    def create(self, head: Head, *, is_shared: bool) -> None:
+        """What is there already stays. `head` is the table's now. A key only beside a store with one home and no
+        entry yet: where several machines write, the same one must be put beside each.
+        """
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self._locked():
+            if not is_shared and not head.count and not self._key_path.exists():
+                _write(self._key_path, secrets.token_hex(_KEY_BYTES) + "\n", 0o600)
+            if (is_shared or not head.count) and not self.path.exists():
+                _write(self.path, f"{head}\n", 0o644)
 
     def key(self) -> bytes | None:
         """None when there is none. ConfigError when there is one that cannot be used."""
@@ -102,7 +107,8 @@ def _write(path: Path, text: str, mode: int) -> None:
     try:
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         try:
-            os.write(descriptor, text.encode())
+            if os.write(descriptor, text.encode()) < len(text):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

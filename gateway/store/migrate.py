@@ -21,23 +21,19 @@ _ADVISORY_LOCK = 0x6761_7465
 _PATH = Path(__file__).parent / "migrations"
 
 
-def migrate(database: Database) -> bool:
-    """Whether the database was new. ConfigError when a newer gateway has been here."""
-    if database.file:
-        _make_folder(database.file.parent)
-    with _alone(database):
-        present = _present(database)
-        if present != schema.HEAD:
-            with database.connect(DURABLE) as connection:
-                if not database.is_sqlite:
-                    connection.exec_driver_sql("SET LOCAL lock_timeout = '15s'")
-                    connection.exec_driver_sql("SET LOCAL statement_timeout = '10min'")
-                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
-                    present = _version(connection)
-                if present != schema.HEAD:
-                    _upgrade(connection, database.name, present)
-        database.remember_file()
-    return present is None
+def migrate(database: Database) -> None:
+    """Inside `alone`. ConfigError when a newer gateway has been here."""
+    present = _present(database)
+    if present != schema.HEAD:
+        with database.connect(DURABLE) as connection:
+            if not database.is_sqlite:
+                connection.exec_driver_sql("SET LOCAL lock_timeout = '15s'")
+                connection.exec_driver_sql("SET LOCAL statement_timeout = '10min'")
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
+                present = _version(connection)
+            if present != schema.HEAD:
+                _upgrade(connection, database.name, present)
+    database.remember_file()
 
 
 def _present(database: Database) -> str | None:
@@ -82,13 +78,16 @@ def _make_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _alone(database: Database) -> Iterator[None]:
+def alone(database: Database) -> Iterator[None]:
     """SQLite's own locks do not wait while a file is being made and turned to WAL."""
     if database.file is None:
         yield
         return
+    _make_folder(database.file.parent)
     deadline_s = time.monotonic() + _PATIENCE_S
-    descriptor = os.open(database.file.with_name(database.file.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    descriptor = os.open(
+        database.file.with_name(database.file.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644
+    )
     try:
         while True:
             try:

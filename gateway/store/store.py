@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gateway.observability import logs
+import sqlalchemy as sa
+
+from gateway.errors import ConfigError
+from gateway.store import schema
 from gateway.store.anchor import Anchor
 from gateway.store.auditlog import AuditLog
-from gateway.store.database import Database
-from gateway.store.migrate import migrate
+from gateway.store.chain import Head
+from gateway.store.database import READ, Database
+from gateway.store.migrate import alone, migrate
 from gateway.store.routes import Routes
 from gateway.store.versions import Versions
 from gateway.store.workers import Workers
@@ -40,12 +44,16 @@ class Store(Versions, Routes, Workers, AuditLog):
         """
         database = Database(url)
         try:
-            is_new = migrate(database)
             folder = state or (database.file.parent if database.file else None)
             anchor = Anchor(folder) if folder else None
-            if anchor and (is_new or not database.is_sqlite):
-                cls._first_anchor(database, anchor)
+            with alone(database):  # or another process could write before there is a key
+                migrate(database)
+                if anchor:
+                    _begin(anchor, database)
             return cls(database, anchor)
+        except OSError as error:
+            database.dispose()
+            raise ConfigError(f"--state {error.filename}: {str(error.strerror).lower()}") from None
         except BaseException:
             database.dispose()
             raise
@@ -75,11 +83,8 @@ class Store(Versions, Routes, Workers, AuditLog):
         """
         return self._database.wait(seen, timeout_s)
 
-    @staticmethod
-    def _first_anchor(database: Database, anchor: Anchor) -> None:
-        """A key only where one machine writes: on several, the same must be put beside each."""
-        anchor.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        anchor.create(with_key=database.is_sqlite)
-        if anchor.read() is not None:
-            return
-        logs.get().warning("audit head is missing", file=str(anchor.path))
+
+def _begin(anchor: Anchor, database: Database) -> None:
+    with database.connect(READ) as connection:
+        counters = connection.execute(sa.select(schema.counters)).one()
+    anchor.create(Head(counters.audit_count, counters.audit_hash), is_shared=not database.is_sqlite)
