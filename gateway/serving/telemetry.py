@@ -18,6 +18,7 @@ from gateway.native.lane import Lane
 from gateway.observability import logs, snapshot
 from gateway.observability.feed import LineSender
 from gateway.observability.snapshot import LaneCounters, added, duration_histogram, rows_histogram
+from gateway.serving.agent import Agent
 from gateway.serving.catalog import Catalog, ServedVersion
 
 EVERY_S = 1.0
@@ -40,7 +41,15 @@ _NOT_ADMITTED = {
 class Telemetry:
     """One per worker; `fd` is the write end of a pipe to the supervisor. `lanes` gives what is loaded now."""
 
-    def __init__(self, fd: int, hub: Hub, lanes: Callable[[], Mapping[Key, Lane]], catalog: Catalog) -> None:
+    def __init__(
+        self,
+        fd: int,
+        hub: Hub,
+        lanes: Callable[[], Mapping[Key, Lane]],
+        catalog: Catalog,
+        agent: Agent | None = None,
+    ) -> None:
+        self._agent = agent
         self._sender = LineSender(fd)
         self._hub, self._catalog = hub, catalog
         self._ledger = Ledger(lanes)
@@ -98,7 +107,9 @@ class Telemetry:
             for model in self._catalog.models()
             for entry in self._catalog.versions(model)
         ]
-        return snapshot.Snapshot(hub, now, lanes, versions)
+        agent = self._agent.now if self._agent else None
+        store = snapshot.StoreNow(agent.is_store_up, agent.revision) if agent else None
+        return snapshot.Snapshot(hub, now, lanes, versions, store)
 
 
 class Ledger:
