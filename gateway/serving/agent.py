@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from gateway.errors import GatewayError, Unavailable
 from gateway.observability import logs
+from gateway.routing.route import RouteError, parse
 from gateway.serving import lastroutes
 from gateway.serving.catalog import Catalog
 from gateway.serving.lastroutes import KeptRoute, LastRoutes
 from gateway.serving.orders import Key, Orders, changes, remembered
+from gateway.serving.routing import RouteInForce
 
 if TYPE_CHECKING:
     from gateway.store import Report, Store
@@ -50,10 +52,15 @@ class Versions(Protocol):
     async def unload_version(self, model: str, version: str) -> None: ...
 
 
-Apply = Callable[[Mapping[str, KeptRoute], int], Mapping[str, str]]
-"""Puts routes into force, all of them in one swap; by model, why something in its route does not serve. Raises what
-makes that impossible. On the loop.
-"""
+class Routes(Protocol):
+    """What is in force: gateway.serving.routing.Routing. On the loop."""
+
+    @property
+    def repinned(self) -> Mapping[str, str]: ...
+
+    def apply(self, routes: Mapping[str, RouteInForce], revision: int) -> Mapping[str, str]: ...
+
+    def faults(self) -> Mapping[str, str]: ...
 
 
 @dataclass(slots=True)
@@ -84,20 +91,19 @@ class Agent:
         index: int,
         catalog: Catalog,
         loader: Versions,
-        apply: Apply,
+        routing: Routes,
         *,
         state: Path | None = None,
         folder: Path | None = None,
     ) -> None:
         self._url, self._index, self._state, self._folder = url, index, state, folder
-        self._catalog, self._loader, self._apply = catalog, loader, apply
+        self._catalog, self._loader, self._routing = catalog, loader, routing
         self._loop = asyncio.get_running_loop()
         self.incarnation = uuid.uuid4().hex
         self._started_at = time.time()
         self._log = logs.get()
         self._known = lastroutes.read(folder)
-        self._generations: dict[str, int] = {}
-        self._faults: dict[str, str] = {}
+        self._in_force: dict[str, RouteInForce] = {}
         self._load_faults: dict[Key, str] = {}
         self._sources: list[_Source] = []
         self._errands: deque[Callable[[Store], None]] = deque()
@@ -133,11 +139,10 @@ class Agent:
     def start(self) -> None:
         """Put the last routes into force, before anything is loaded, and begin to look for newer ones."""
         if self._known.routes:
-            try:
-                self._faults = dict(self._apply(self._known.routes, self._known.revision))
-                self._generations = {model: route.generation for model, route in self._known.routes.items()}
-            except Exception as error:
-                self._log.exception("the last routes cannot be applied", error=str(error))
+            routes, unreadable = self._parsed(self._known.routes)
+            for model, fault in unreadable.items():
+                self._log.error("last route cannot be read", model=model, error=fault)
+            self._put(routes, self._known.revision)
         self._thread.start()
 
     async def settled(self, patience_s: float) -> None:
@@ -240,29 +245,51 @@ class Agent:
             frozenset((record.model, record.version) for record in store.versions() if record.is_retired),
         )
         self._found()
+        routes, unreadable = self._parsed(orders.routes)
+        fault = "; ".join(f"model {model}: {text}" for model, text in unreadable.items())
         try:
-            work = self._call(lambda: self._obey(orders), ACK_TIMEOUT_S)
+            work = self._call(lambda: self._obey(orders, routes), ACK_TIMEOUT_S)
         except Exception as error:
-            text = "the loop did not get to it" if isinstance(error, TimeoutError) else str(error)
-            if self._behind_since_s is None:
-                self._behind_since_s = began_s
-                self._log.error("routes cannot be applied", revision=revision, error=text)
-            if time.monotonic() - self._behind_since_s >= ACK_TIMEOUT_S:
-                self._hold_back(f"routes of revision {revision} cannot be applied: {text}")
-            self._told_s = float("-inf")
-            return False
-        self._behind_since_s = None
-        self._hold_back("")
+            fault = "the loop did not get to it" if isinstance(error, TimeoutError) else str(error)
+        else:
+            if work or not self._synced.done():
+                self._loop.call_soon_threadsafe(self._after, work)
+        if not fault:
+            self._behind_since_s = None
+            self._hold_back("")
+        elif self._behind_since_s is None:
+            self._behind_since_s = began_s
+            self._log.error("routes cannot be applied", revision=revision, error=fault)
+        elif time.monotonic() - self._behind_since_s >= ACK_TIMEOUT_S:
+            self._hold_back(f"routes of revision {revision} cannot be applied: {fault}")
         self._tell(store)
         self._keep()
-        if work or not self._synced.done():
-            self._loop.call_soon_threadsafe(self._after, work)
-        return True
+        return not fault
 
-    def _obey(self, orders: Orders) -> list[asyncio.Task[None]]:
+    def _parsed(self, kept: Mapping[str, KeptRoute]) -> tuple[dict[str, RouteInForce], dict[str, str]]:
+        """Routes; and why some cannot be read. A model whose route cannot be read keeps the one it had."""
+        routes, unreadable = {}, {}
+        for model, each in kept.items():
+            before = self._in_force.get(model)
+            if before and before.generation == each.generation and before.automatic == each.automatic:
+                routes[model] = before
+                continue
+            try:
+                routes[model] = RouteInForce(parse(each.document), each.generation, each.automatic)
+            except RouteError as error:
+                unreadable[model] = "; ".join(str(error).splitlines())
+                if before:
+                    routes[model] = before
+        return routes, unreadable
+
+    def _put(self, routes: dict[str, RouteInForce], revision: int) -> None:
+        """On the loop."""
+        self._routing.apply(routes, revision)
+        self._in_force = routes
+
+    def _obey(self, orders: Orders, routes: dict[str, RouteInForce]) -> list[asyncio.Task[None]]:
         """On the loop. The tasks that load what the orders ask for."""
-        self._faults = dict(self._apply(orders.routes, orders.revision))
-        self._generations = {model: route.generation for model, route in orders.routes.items()}
+        self._put(routes, orders.revision)
         todo = changes(orders, self._known, self._ready())
         self._known = remembered(orders, self._known)
         self._is_file_current = False
@@ -373,12 +400,15 @@ class Agent:
         for (model, version), reason in self._load_faults.items():
             if version not in versions.get(model, {}):
                 versions.setdefault(model, {})[version] = {"state": "UNAVAILABLE", "reason": reason}
-        faults: dict[str, Any] = dict(self._faults)
+        for model, version in self._routing.repinned.items():
+            versions[model][version]["is_repinned"] = True
+        faults: dict[str, Any] = dict(self._routing.faults())
         if self._is_draining:
             faults[""] = "stopped" if self._stop.is_set() else "draining"
         elif self._catalog.held_back:
             faults[""] = self._catalog.held_back
-        return self._generations, versions, faults, self._catalog.ready and not self._is_draining
+        generations = {model: route.generation for model, route in self._in_force.items()}
+        return generations, versions, faults, self._catalog.ready and not self._is_draining
 
     def _ready(self) -> set[Key]:
         names = self._catalog.models()

@@ -70,6 +70,8 @@ class Catalog:
         self._started = False
         self._draining = False
         self._held_back = ""
+        self.defaults: dict[str, str] = {}
+        """By model, the version that its route names first; the routing keeps it."""
 
     # --- changes
 
@@ -169,7 +171,7 @@ class Catalog:
         return any(entry.is_ready for entry in self._models.get(model, {}).values())
 
     def resolve(self, model: str, version: str = "") -> ServedVersion:
-        """The READY version of that number, or the highest READY one.
+        """The READY version of that number; without one, that of the model's route, or else the highest READY one.
 
         NotFound names the model or version and what exists; Unavailable gives the reasons of what is not ready.
         """
@@ -186,9 +188,10 @@ class Catalog:
                 f"model {model!r} has no version {quoted(version)}; its versions: "
                 + listed(f"{entry.version} ({entry.state.value})" for entry in versions)
             )
-        for entry in reversed(versions):
-            if entry.is_ready:
-                return entry
+        default = self.defaults.get(model)
+        ready = [entry for entry in versions if entry.is_ready]
+        if ready:
+            return next((entry for entry in ready if entry.version == default), ready[-1])
         raise Unavailable(
             f"model {model!r} has no version ready: "
             + listed((f"version {entry.version} is {_state(entry)}" for entry in versions), "; ")

@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
@@ -26,7 +27,6 @@ from gateway.errors import GatewayError, LoadError, NotFound, Unavailable
 from gateway.native import signature as native_signature
 from gateway.native.connection import Hub
 from gateway.native.lane import Lane
-from gateway.native.routetable import RouteTable
 from gateway.observability import logs
 from gateway.registry.repository import ModelFolder, find
 from gateway.serving import override
@@ -34,6 +34,7 @@ from gateway.serving.catalog import Catalog, ServedVersion, State
 from gateway.serving.faults import FaultLog
 from gateway.serving.held import Held, Holdings, Source, fingerprint
 from gateway.serving.modelconfig import to_triton
+from gateway.serving.routing import Routing
 from gateway.serving.wording import listed, quoted
 
 RETIRE_POLL_S = 0.005
@@ -57,8 +58,10 @@ class Loader:
         on_settled: Report,
         models: Path,
         holdings: Holdings | None = None,
+        routing: Routing | None = None,
     ) -> None:
         self._catalog, self._hub, self._workers = catalog, hub, workers
+        self._routing = routing or Routing(partial(setattr, hub, "routes"), catalog.defaults)
         self._on_settled = on_settled
         self._models = models
         self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -163,6 +166,7 @@ class Loader:
             gone = [entry for entry in self._catalog.versions(model) if entry.version not in numbers and entry.is_ready]
             leaving = self._withdraw(gone)
             self._publish()
+            self._routing.repin(model)
             seconds = time.monotonic() - began_s
             for entry in fresh:
                 self._on_settled(entry, seconds)
@@ -339,21 +343,14 @@ class Loader:
         self._catalog.move(entry, State.READY, signature=backend.signature, platform=backend.platform)
 
     def _publish(self) -> None:
-        """A new route table over what is ready now: a model's default is its highest ready version."""
-        models: dict[str, dict[str, Any]] = {}
+        """What is ready now, and why the rest is not: a new route table."""
+        models: dict[str, dict[str, Lane | str]] = {}
         for model in self._catalog.models():
-            targets: dict[str, Any] = {}
-            unready = []
+            models[model] = versions = {}
             for entry in self._catalog.versions(model):
                 held = self._holdings.get(entry) if entry.is_ready else None
-                targets[entry.version] = held.lane if held else f"{entry.state.value} {entry.reason}".strip()
-                if held:
-                    targets[""] = held.lane
-                else:
-                    unready.append(f"version {entry.version} is {targets[entry.version]}")
-            targets.setdefault("", "; ".join(unready) or "it has no version")
-            models[model] = targets
-        self._hub.routes = RouteTable(models)
+                versions[entry.version] = held.lane if held else f"{entry.state.value} {entry.reason}".strip()
+        self._routing.publish(models)
 
     def _withdraw(self, entries: Iterable[ServedVersion]) -> list[asyncio.Task[None]]:
         """Take READY versions out; the next table is without them. The tasks end when their memory is given back."""

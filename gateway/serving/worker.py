@@ -15,7 +15,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
@@ -35,13 +35,13 @@ from gateway.serving.commands import Commands, Handler
 from gateway.serving.faults import FaultLog
 from gateway.serving.front import Front
 from gateway.serving.held import Holdings
-from gateway.serving.lastroutes import KeptRoute
 from gateway.serving.listener import Listener, tls_context
 from gateway.serving.loader import Loader
 from gateway.serving.relay import kept_control
 from gateway.serving.repository import Repository
 from gateway.serving.rest import surface
 from gateway.serving.rest.classification import Labels
+from gateway.serving.routing import Routing
 from gateway.serving.rpc import CONTROL_EXTENSIONS, EXTENSIONS, Services
 from gateway.serving.statistics import Tally
 from gateway.serving.telemetry import Telemetry
@@ -148,7 +148,10 @@ class Worker:
         )
         self.front = Front(self.hub, router, limits, report)
         self.hub.http1 = self.front.connect
-        self.loader = Loader(self.catalog, self.hub, options.workers, self._on_settled, options.models, holdings)
+        self.routing = Routing(partial(setattr, self.hub, "routes"), self.catalog.defaults)
+        self.loader = Loader(
+            self.catalog, self.hub, options.workers, self._on_settled, options.models, holdings, self.routing
+        )
         sweeper = loop.create_task(self._sweep())
         if url := options.store_url():
             self.agent = Agent(
@@ -156,13 +159,18 @@ class Worker:
                 options.worker,
                 self.catalog,
                 self.loader,
-                self._apply,
+                self.routing,
                 state=options.state,
                 folder=options.routes_folder or options.state,
             )
         if options.telemetry_fd is not None:
             self._telemetry = Telemetry(
-                options.telemetry_fd, self.hub, lambda: self.loader.lanes, self.catalog, self.agent
+                options.telemetry_fd,
+                self.hub,
+                lambda: self.loader.lanes,
+                self.catalog,
+                self.routing.arms,
+                self.agent,
             )
         try:
             tls = tls_context(options.tls_cert, options.tls_key) if options.tls_cert and options.tls_key else None
@@ -212,9 +220,6 @@ class Worker:
         self.agent.start()
         await self.loader.load_all(folders, control, self.agent.unwanted)
         await self.agent.settled(SYNC_PATIENCE_S)
-
-    def _apply(self, routes: Mapping[str, KeptRoute], revision: int) -> Mapping[str, str]:
-        return {}
 
     async def _listen(self) -> None:
         assert self.listener
