@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -9,6 +10,7 @@ import sqlalchemy as sa
 from gateway.errors import InvalidArgument
 from gateway.store import schema
 from gateway.store.chain import AuditVerdict, Head, Row, Verifier
+from gateway.store.ledger import Ledger
 from gateway.store.part import Part, parsed
 from gateway.store.records import AuditEntry
 
@@ -44,27 +46,32 @@ class AuditLog(Part):
         noted: dict[str, Head] = {}
         if head is not None:
             noted["the head that was given"] = Head.parse(head)
-        fault = None
-        if self._anchor:
-            # Read first: entries that come while we read make the table longer than this head, never shorter.
-            try:
-                anchored = self._anchor.read()
-                if anchored is None:
-                    fault = f"{self._anchor.path} is missing: a tail that was cut off could not be found"
-                else:
-                    noted[str(self._anchor.path)] = anchored
-            except InvalidArgument as error:
-                fault = str(error)
-        verifier = Verifier(self._key, noted)
+        fault = self._read_anchor(noted)  # first: entries that come while we read make the table longer, never shorter
+        verifier, ledger = Verifier(self._key, noted), Ledger()
         with self._read() as connection:
             counters = connection.execute(sa.select(schema.counters)).one()
             statement = sa.select(schema.audit).order_by(_TABLE.seq).execution_options(yield_per=_CHUNK)
-            for rows in connection.execute(statement).partitions():
-                verifier.add(Row(**row._mapping) for row in rows)
-        verdict = verifier.verdict(Head(counters.audit_count, counters.audit_hash))
-        if verdict.ok and fault:
-            return AuditVerdict(False, verdict.n, fault, verdict.head)
-        return verdict
+            with connection.execute(statement) as rows:
+                for row in rows.mappings():
+                    if verifier.add(Row(**row)):
+                        ledger.add(Row(**row))
+            verdict = verifier.verdict(Head(counters.audit_count, counters.audit_hash))
+            if verdict.ok:
+                fault = fault or ledger.fault(connection)
+        return replace(verdict, ok=False, fault=fault) if verdict.ok and fault else verdict
+
+    def _read_anchor(self, noted: dict[str, Head]) -> str | None:
+        """Into `noted`, or why it cannot be."""
+        if self._anchor is None:
+            return None
+        try:
+            head = self._anchor.read()
+        except InvalidArgument as error:
+            return str(error)
+        if head is None:
+            return f"{self._anchor.path}: is missing; without it nobody knows of a tail that was cut off"
+        noted[str(self._anchor.path)] = head
+        return None
 
 
 def _is_or_starts_with(column: Any, text: str, separator: str) -> Any:
@@ -73,9 +80,10 @@ def _is_or_starts_with(column: Any, text: str, separator: str) -> Any:
 
 
 def _entry(row: Any) -> AuditEntry:
+    at = row.at_us / 1e6 if isinstance(row.at_us, int) else 0.0  # SQLite holds anything that somebody puts there
     return AuditEntry(
         row.seq,
-        row.at_us / 1e6,
+        at,
         row.actor,
         row.action,
         row.subject,

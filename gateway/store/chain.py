@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,13 +109,14 @@ class Verifier:
     def head(self) -> Head:
         return self._head
 
-    def add(self, rows: Iterable[Row]) -> None:
-        for row in rows:
-            if self._fault is None:
-                self._fault = self._wrong_with(row)
-            self._head = Head(self._head.count + 1, row.hash)
-            if self._fault is None:
-                self._fault = self._against_noted()
+    def add(self, row: Row) -> bool:
+        """Whether all is well up to here."""
+        if self._fault is None:
+            self._fault = self._wrong_with(row)
+        self._head = Head(self._head.count + 1, row.hash)
+        if self._fault is None:
+            self._fault = self._against_noted()
+        return self._fault is None
 
     def verdict(self, table_head: Head) -> AuditVerdict:
         """`table_head` is what the table's own counter says."""
@@ -136,6 +137,8 @@ class Verifier:
 
     def _wrong_with(self, row: Row) -> str | None:
         expected = self._head.count + 1
+        if not _is_sound(row):
+            return f"entry {expected}: holds what the gateway never writes"
         if row.seq != expected:
             if row.seq < expected:
                 return f"entry {row.seq}: stands where entry {expected} should"
@@ -161,3 +164,9 @@ class Verifier:
             if head.count == self._head.count and head.hash != self._head.hash:
                 return f"entry {head.count}: rewritten: its hash is not the one in {place}"
         return None
+
+
+def _is_sound(row: Row) -> bool:
+    """SQLite holds numbers where texts belong, if somebody puts them there."""
+    texts = (row.actor, row.action, row.subject, row.reason, row.before, row.after, row.hash)
+    return type(row.seq) is int and type(row.at_us) is int and all(type(text) is str for text in texts)
