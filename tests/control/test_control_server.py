@@ -140,8 +140,8 @@ async def test_a_server_that_does_not_start_says_so(tmp_path: Path, monkeypatch:
         ("PUT", "/v1/routes/m", "{", 422, "JSON"),
         ("PUT", "/v1/routes/m", '{"route": {"versions": {"1": 100}}, "reson": ""}', 422, "reson: Extra inputs"),
         ("PUT", "/v1/routes/m", '{"route": {"versions": {"1": 100}}}', 404, "model 'm': nobody serves it"),
-        ("POST", "/v1/models/m/versions", "{}", 404, "model \"m\": no such folder in the model repository"),
-        ("POST", "/v1/models/m/versions/1/retire", "", 404, "model \"m\": no such folder in the model repository"),
+        ("POST", "/v1/models/m/versions", "{}", 404, 'model "m": no such folder in the model repository'),
+        ("POST", "/v1/models/m/versions/1/retire", "", 404, 'model "m": no such folder in the model repository'),
     ],
 )
 async def test_a_refusal_says_what_is_wrong_in_one_shape(
