@@ -220,8 +220,17 @@ def _workers(totals: Totals) -> Iterator[Metric]:
     memory = GaugeMetricFamily(
         "gateway_worker_resident_memory_bytes", "Resident memory of the worker.", labels=["worker"]
     )
+    store = GaugeMetricFamily(
+        "gateway_store_up", "1: the worker reaches the store; 0: it serves by the last routes.", labels=["worker"]
+    )
+    revision = GaugeMetricFamily(
+        "gateway_route_revision", "Of the routes that are in force in the worker.", labels=["worker"]
+    )
     for status in totals.workers:
         name = [str(status.worker)]
+        if status.store:
+            store.add_metric(name, int(status.store.is_up))
+            revision.add_metric(name, status.store.revision)
         up.add_metric(name, int(status.is_up))
         restarts.add_metric(name, status.restarts)
         if status.report_age_s is not None:
@@ -232,6 +241,8 @@ def _workers(totals: Totals) -> Iterator[Metric]:
     yield restarts
     yield age
     yield memory
+    yield store
+    yield revision
     yield CounterMetricFamily(
         "gateway_worker_cpu_seconds", "Processor time of all workers, user and system.", value=totals.hub.cpu_us / 1e6
     )

@@ -140,11 +140,22 @@ class HubNow:
 
 
 @dataclass(slots=True)
+class StoreNow:
+    """How the worker stands with the store."""
+
+    is_up: bool
+    revision: int
+    """Of the routes in force."""
+
+
+@dataclass(slots=True)
 class Snapshot:
     hub: HubCounters
     now: HubNow = field(default_factory=HubNow)
     lanes: list[Lane] = field(default_factory=list)
     versions: list[VersionState] = field(default_factory=list)
+    store: StoreNow | None = None
+    """None: it has nothing to do with one."""
 
 
 _ADAPTER = TypeAdapter(Snapshot)

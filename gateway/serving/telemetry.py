@@ -26,6 +26,7 @@ from gateway.observability.snapshot import (
 )
 from gateway.routing.armbook import ArmBook
 from gateway.routing.route import RESERVED_ARMS
+from gateway.serving.agent import Agent
 from gateway.serving.catalog import Catalog, ServedVersion
 from gateway.serving.shadows import Shadows
 
@@ -57,7 +58,9 @@ class Telemetry:
         catalog: Catalog,
         arms: ArmBook,
         shadows: Shadows | None = None,
+        agent: Agent | None = None,
     ) -> None:
+        self._agent = agent
         self._sender = LineSender(fd)
         self._hub, self._catalog, self._arms, self._shadows = hub, catalog, arms, shadows
         self._ledger = Ledger(lanes)
@@ -121,7 +124,9 @@ class Telemetry:
             for model in self._catalog.models()
             for entry in self._catalog.versions(model)
         ]
-        return snapshot.Snapshot(hub, now, lanes, versions)
+        agent = self._agent.now if self._agent else None
+        store = snapshot.StoreNow(agent.is_store_up, agent.revision) if agent else None
+        return snapshot.Snapshot(hub, now, lanes, versions, store)
 
 
 class Ledger:
