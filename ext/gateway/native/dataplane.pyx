@@ -135,6 +135,8 @@ cdef class DataPlane:
             self.refusals[code] += 1
         else:
             lane.stats.requests[code] += 1
+            if lane.monitor is not None:
+                lane.monitor.note_refused(None, code, now_us)
         if self.sampler.is_due():
             self.sampler.tell_refused(text_of(self.wire.model), text_of(self.wire.version), text_of(self.wire.id), code, is_rest, now_us)
         return 0
