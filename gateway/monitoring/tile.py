@@ -21,8 +21,7 @@ Integers = np.ndarray[Any, np.dtype[np.int64]]
 
 # Where a tile's cells are: ext/gateway/native/plan.pxd and sketch.pxd.
 _ROWS, _REQUESTS, _VIOLATIONS, _LATENCY, _COLUMNS = 0, 1, 18, 19, 756
-_NAN, _NEG_INF, _POS_INF, _SUM, _SQUARES_LOW, _SQUARES_HIGH, _LEAST, _GREATEST = range(8)
-_SQUARE_BITS = 20
+_NAN, _NEG_INF, _POS_INF, _SUM, _SQUARES, _LEAST, _GREATEST = range(7)
 
 N_LATENCY = _COLUMNS - _LATENCY
 MAX_QUANTA = 2**20
@@ -145,11 +144,10 @@ def _tau(x: float) -> float:
 
 
 def _binned(kind: str, n_edges: int, cells: Integers) -> dict[str, Any]:
-    inner, after = cells[: n_edges + 1], cells[n_edges + 1 : n_edges + 9].tolist()
+    inner, after = cells[: n_edges + 1], cells[n_edges + 1 : n_edges + 8].tolist()
     special = {"nan": after[_NAN], "neg_inf": after[_NEG_INF], "pos_inf": after[_POS_INF]}
     total = int(inner.sum()) + sum(special.values())
-    squares = after[_SQUARES_LOW] + (after[_SQUARES_HIGH] << _SQUARE_BITS)
-    moments = {"n": total, "sum": after[_SUM], "sum_squares": squares}
+    moments = {"n": total, "sum": after[_SUM], "sum_squares": after[_SQUARES] % 2**64}
     if kind == "calibration":
         outside = int(inner[0] + inner[-1]) + sum(special.values())
         return {"counts": inner[1:-1].copy(), "outside": outside, **moments}

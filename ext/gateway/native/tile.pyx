@@ -12,7 +12,7 @@ from gateway.native.others cimport (
     MAX_COUNTERS, N_REGISTERS, Others, others_free, others_merge, others_new, others_read, others_size, others_trim, others_write)
 from gateway.native.plan cimport COLUMN_BINNED, TILE_LATENCY, TILE_REQUESTS, Column, Plan, is_greatest
 from gateway.native.refusal cimport OK
-from gateway.native.sketch cimport CELL_SUM
+from gateway.native.sketch cimport CELL_SQUARES, CELL_SUM
 
 from zlib import crc32
 
@@ -192,7 +192,7 @@ cdef class Tile:
                 raise ValueError(f"a tile's bytes are damaged: a run of zeros at cell {i} of {plan.n_cells} is wrong")
             i += <int>value
         for i in range(plan.n_cells):
-            if self.cell[i] >> 63 and not is_greatest(plan.greatest, i) and not is_signed(plan, i):
+            if self.cell[i] >> 63 and not is_greatest(plan.greatest, i) and not is_moment(plan, i):
                 raise ValueError(f"a tile's bytes are damaged: cell {i} counts less than nothing")
         return 0
 
@@ -231,12 +231,13 @@ cdef inline uint64_t zigzag(uint64_t value) noexcept nogil:
     return (value << 1) ^ (0 - (value >> 63))
 
 
-cdef bint is_signed(Plan plan, int cell):
+cdef bint is_moment(Plan plan, int cell):
+    """A sum may be below 0, a sum of squares above 2**63."""
     cdef Column* column
     cdef int i
     for i in range(plan.n_columns):
         column = &plan.column[i]
-        if column.kind == COLUMN_BINNED and cell == column.first + column.bins.n_edges + 1 + CELL_SUM:
+        if column.kind == COLUMN_BINNED and cell - column.first - column.bins.n_edges - 1 in (CELL_SUM, CELL_SQUARES):
             return True
     return False
 
