@@ -13,35 +13,35 @@ from typing import Any
 
 from gateway.backends.base import Signature
 from gateway.monitoring.profile import Calibration, Categorical, Numeric, Profile, Summary
-from gateway.native.plan import Plan
+from gateway.native.tileplan import TilePlan
 
 MAX_PLAIN_OUTPUTS = 64
 """Values of outputs that are watched without a profile: an embedding of a thousand would be a thousand columns."""
 
 
-def plan_of(profile: Profile) -> Plan:
+def plan_of(profile: Profile) -> TilePlan:
     """Columns and outputs in the profile's order."""
     columns = [(column, "input") for column in profile.columns] + [(column, "output") for column in profile.outputs]
-    return Plan(_column(column, role) for column, role in columns)
+    return TilePlan(_column(column, role) for column, role in columns)
 
 
-def plain_plan(signature: Signature) -> Plan:
+def plain_plan(signature: Signature) -> TilePlan:
     """Without a profile: of each output value NaN, infinities, the least and the greatest (equal: it is constant)."""
-    return Plan(_plain(signature))
+    return TilePlan(_plain(signature))
 
 
-def to_document(plan: Plan) -> bytes:
+def to_document(plan: TilePlan) -> bytes:
     """JSON from which `from_document` makes a plan of the same digest."""
     return json.dumps({"format": 1, "columns": plan.columns}, separators=(",", ":")).encode()
 
 
-def from_document(document: bytes) -> Plan:
+def from_document(document: bytes) -> TilePlan:
     """ValueError says what is wrong with it."""
     try:
         content = json.loads(document)
         if content["format"] != 1:
             raise ValueError(f"format: got {content['format']!r}, expected 1")
-        return Plan(content["columns"])
+        return TilePlan(content["columns"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"a plan's document cannot be read: {error}") from error
 

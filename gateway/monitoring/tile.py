@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gateway.errors import Code
-from gateway.native.plan import Plan
+from gateway.native.tileplan import TilePlan
 from gateway.native.tile import Tile
 
 Integers = np.ndarray[Any, np.dtype[np.int64]]
@@ -88,7 +88,7 @@ class TileCounts:
         return cls(columns, outside, int(cells[_ROWS]), sum(codes.values()) - violations, violations, codes, latency)
 
 
-def decode(plan: Plan, blob: bytes) -> TileCounts:
+def decode(plan: TilePlan, blob: bytes) -> TileCounts:
     """ValueError says what is wrong with the bytes."""
     return TileCounts.of(Tile.from_bytes(plan, blob))
 

@@ -3,7 +3,7 @@ from typing import Any, Self, final
 import numpy as np
 
 from gateway.native.arm import Arm
-from gateway.native.plan import Plan
+from gateway.native.tileplan import TilePlan
 from gateway.native.signature import Signature
 
 _Array = np.ndarray[Any, np.dtype[Any]]
@@ -13,9 +13,9 @@ class Slot: ...
 
 @final
 class Monitor:
-    def __new__(cls, plan: Plan, signature: Signature, window_s: int = 60) -> Self: ...
+    def __new__(cls, plan: TilePlan, signature: Signature, window_s: int = 60) -> Self: ...
     @property
-    def plan(self) -> Plan: ...
+    def plan(self) -> TilePlan: ...
     @property
     def signature(self) -> Signature: ...
     @property

@@ -5,7 +5,7 @@
 from libc.stdint cimport int64_t, uint8_t
 
 from gateway.native.arm cimport Arm
-from gateway.native.plan cimport Plan
+from gateway.native.tileplan cimport TilePlan
 from gateway.native.signature cimport Signature, TensorSpec
 from gateway.native.sketch cimport Span
 from gateway.native.tile cimport Tile
@@ -33,7 +33,7 @@ cdef class Slot:
 
 
 cdef class Monitor:
-    cdef readonly Plan plan
+    cdef readonly TilePlan plan
     cdef readonly Signature signature
     cdef int n_sources
     cdef Source* sources                # owned; data and row_elements are those of a batch while it is counted

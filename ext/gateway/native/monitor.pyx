@@ -16,9 +16,9 @@ from gateway.native.datatype cimport (
     DT_BF16, DT_BOOL, DT_BYTES, DT_FP16, DT_FP32, DT_FP64, DT_INT8, DT_INT16, DT_INT32, DT_INT64, DT_UINT8, DT_UINT16, DT_UINT32, DT_UINT64,
     GW_DATATYPES, datatype_size)
 from gateway.native.others cimport KEPT_TEXT_BYTES, Counter, Others, others_new, others_note
-from gateway.native.plan cimport (
+from gateway.native.tileplan cimport (
     COLUMN_WORDS, STATISTIC_LENGTH, STATISTIC_MAX, STATISTIC_MEAN, STATISTIC_MIN, STATISTIC_NONE, STATISTIC_NORM, STATISTIC_PROJECTION,
-    STATISTIC_STD, TILE_ROWS, TILE_VIOLATIONS, Column, Plan)
+    STATISTIC_STD, TILE_ROWS, TILE_VIOLATIONS, Column, TilePlan)
 from gateway.native.refusal cimport INVALID_ARGUMENT
 from gateway.native.request cimport Request, TensorRef
 from gateway.native.signature cimport Signature, TensorSpec
@@ -54,7 +54,7 @@ cdef class Monitor:
     Windows are aligned to the wall clock, which `cut` tells.
     """
 
-    def __cinit__(self, Plan plan not None, Signature signature not None, int64_t window_s=60):
+    def __cinit__(self, TilePlan plan not None, Signature signature not None, int64_t window_s=60):
         cdef int i
         if window_s < 1:
             raise ValueError(f"window_s: got {window_s}, expected at least 1")

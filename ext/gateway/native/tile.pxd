@@ -4,17 +4,17 @@ from libc.stdint cimport int64_t, uint64_t
 
 from gateway.native.cursor cimport Cursor
 from gateway.native.others cimport Others
-from gateway.native.plan cimport N_LATENCY, Plan
+from gateway.native.tileplan cimport N_LATENCY, TilePlan
 from gateway.native.sketch cimport GW_LEADING_ZEROS
 
 
 cdef class Tile:
-    cdef readonly Plan plan
+    cdef readonly TilePlan plan
     cdef uint64_t* cell                 # owned, plan.n_cells
     cdef Others** other                 # owned, plan.n_others; NULL where nothing came that is not in the vocabulary
 
     @staticmethod
-    cdef Tile new(Plan plan)
+    cdef Tile new(TilePlan plan)
     cdef int merge(self, Tile more) except -1
     cdef void trim(self) noexcept       # what a stream of one worker does after a merge: back to bounded memory
     cdef int read_cells(self, Cursor* c) except -1

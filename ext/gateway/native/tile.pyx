@@ -10,7 +10,7 @@ from gateway.native cimport counters
 from gateway.native.cursor cimport Cursor, read_varint, write_varint
 from gateway.native.others cimport (
     MAX_COUNTERS, N_REGISTERS, Others, others_free, others_merge, others_new, others_read, others_size, others_trim, others_write)
-from gateway.native.plan cimport COLUMN_BINNED, TILE_LATENCY, TILE_REQUESTS, Column, Plan, is_greatest
+from gateway.native.tileplan cimport COLUMN_BINNED, TILE_LATENCY, TILE_REQUESTS, Column, TilePlan, is_greatest
 from gateway.native.refusal cimport OK
 from gateway.native.sketch cimport CELL_SQUARES, CELL_SUM
 
@@ -28,7 +28,7 @@ cdef enum:
 cdef class Tile:
     """Tile(plan): nothing counted yet."""
 
-    def __cinit__(self, Plan plan not None):
+    def __cinit__(self, TilePlan plan not None):
         self.plan = plan
         self.cell = <uint64_t*>calloc(plan.n_cells, sizeof(uint64_t))
         self.other = <Others**>calloc(plan.n_others + 1, sizeof(void*))
@@ -47,7 +47,7 @@ cdef class Tile:
         free(self.cell)
 
     @staticmethod
-    cdef Tile new(Plan plan):
+    cdef Tile new(TilePlan plan):
         return Tile(plan)
 
     cdef void note_request(self, int code, int64_t took_us) noexcept:
@@ -64,7 +64,7 @@ cdef class Tile:
         self.merge(more)
 
     cdef int merge(self, Tile more) except -1:
-        cdef Plan plan = self.plan
+        cdef TilePlan plan = self.plan
         cdef uint64_t* cells = self.cell
         cdef const uint64_t* theirs = more.cell
         cdef int i
@@ -100,7 +100,7 @@ cdef class Tile:
 
     def to_bytes(self):
         """The same bytes for equal contents, whatever they were added up from."""
-        cdef Plan plan = self.plan
+        cdef TilePlan plan = self.plan
         cdef size_t room = HEAD_BYTES + 10 * <size_t>plan.n_cells + plan.n_others + CRC_BYTES
         cdef uint8_t* start
         cdef uint8_t* p
@@ -142,7 +142,7 @@ cdef class Tile:
         return body + crc.to_bytes(CRC_BYTES, "little")
 
     @staticmethod
-    def from_bytes(Plan plan not None, bytes blob not None):
+    def from_bytes(TilePlan plan not None, bytes blob not None):
         """ValueError says what is wrong with it: another format or plan, damage, or numbers that no tile has."""
         cdef Cursor c
         cdef Tile tile = Tile.new(plan)
@@ -178,7 +178,7 @@ cdef class Tile:
         return tile
 
     cdef int read_cells(self, Cursor* c) except -1:
-        cdef Plan plan = self.plan
+        cdef TilePlan plan = self.plan
         cdef uint64_t value
         cdef int i = 0
         while i < plan.n_cells:
@@ -231,7 +231,7 @@ cdef inline uint64_t zigzag(uint64_t value) noexcept nogil:
     return (value << 1) ^ (0 - (value >> 63))
 
 
-cdef bint is_moment(Plan plan, int cell):
+cdef bint is_moment(TilePlan plan, int cell):
     """A sum may be below 0, a sum of squares above 2**63."""
     cdef Column* column
     cdef int i

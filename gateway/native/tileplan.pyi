@@ -4,7 +4,7 @@ from typing import Any, Self, final
 STATISTICS: tuple[str | None, ...]
 
 @final
-class Plan:
+class TilePlan:
     def __new__(cls, columns: Iterable[Mapping[str, Any]]) -> Self: ...
     @property
     def columns(self) -> list[dict[str, Any]]: ...

@@ -20,8 +20,8 @@ _FIELDS = {"name", "role", "tensor", "index", "kind", "edges", "centre", "scale"
 
 
 @cython.final
-cdef class Plan:
-    """Plan(columns): dictionaries with name, role (input or output), tensor, index, kind and what that kind needs: edges, centre and
+cdef class TilePlan:
+    """TilePlan(columns): dictionaries with name, role (input or output), tensor, index, kind and what that kind needs: edges, centre and
     scale; or a vocabulary; or neither (kind plain: only NaN, infinities, least and greatest). ValueError names column and field."""
 
     def __cinit__(self, columns not None):

@@ -1,4 +1,4 @@
-# Plan: what is counted of one version, column by column, and where its cells are. Immutable once built: it is compiled from a profile (or
+# TilePlan: what is counted of one version, column by column, and where its cells are. Immutable once built: it is compiled from a profile (or
 # from a signature, where there is none), and everything of that which depends on data is frozen in there.
 from libc.stdint cimport int64_t, uint64_t
 
@@ -43,7 +43,7 @@ cdef struct Column:
     int other                 # which of a tile's Others is this column's; -1: none
 
 
-cdef class Plan:
+cdef class TilePlan:
     cdef readonly list columns          # what it was built from, dictionaries
     cdef readonly bytes digest          # of that: tiles of one digest add up
     cdef readonly int n_cells           # of a tile
