@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import typer
 
+from gateway.cli.control import control
 from gateway.cli.predict import predict
 from gateway.cli.serve import serve
 from gateway.cli.worker import worker
@@ -21,7 +22,8 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(predict)
-app.command(hidden=True)(worker)
+app.command()(control)
+app.command()(worker)
 
 
 def _version(wanted: bool) -> None:

@@ -412,7 +412,7 @@ cdef class Lane(Holder):
         self.stats.requests[code] += 1
         record(&self.stats.request[request.is_rest], took_us)
         if request.arm is not None:
-            request.arm.note(code, took_us)
+            request.arm.note(code, took_us, request.is_rest)
         if self.monitor is not None:
             self.monitor.note_request(request.arm, code, took_us, self.now_us)
         if code == OK:
