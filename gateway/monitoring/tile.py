@@ -1,4 +1,5 @@
-"""A tile as people and formulas read it: counts by column, answers by code, latency, and what a vocabulary does not have.
+"""A tile as people and formulas read it: counts by column, answers by code, latency, and what is outside of
+vocabularies.
 
 The integers come from `gateway.native.tile`, which adds them up; here they get their names. Reading is for whoever
 decides, never for the request path.
@@ -14,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from gateway.errors import Code
-from gateway.native.tileplan import TilePlan
 from gateway.native.tile import Tile
+from gateway.native.tileplan import TilePlan
 
 Integers = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -48,8 +49,8 @@ class Outside:
 class TileCounts:
     """`columns` by name. Numeric, summary: counts, below, above, nan, neg_inf, pos_inf, n, sum, sum_squares, least,
     greatest (None: no finite value came). Categorical: counts, other, missing, n. Calibration: counts, outside, n, sum,
-    sum_squares. Plain: finite, nan, neg_inf, pos_inf, n, least, greatest. `counts` is int64[], the others whole numbers;
-    least and greatest are numbers of the tensor.
+    sum_squares. Plain: finite, nan, neg_inf, pos_inf, n, least, greatest. `counts` is int64[], the others whole
+    numbers; least and greatest are values of the tensor.
     """
 
     columns: Mapping[str, Mapping[str, Any]]
@@ -76,7 +77,12 @@ class TileCounts:
                 columns[name] = _binned(given["kind"], n, cells[first:])
                 continue
             counts, (others, missing) = cells[first : first + n].copy(), cells[first + n : first + n + 2].tolist()
-            columns[name] = {"counts": counts, "other": others, "missing": missing, "n": int(counts.sum()) + others + missing}
+            columns[name] = {
+                "counts": counts,
+                "other": others,
+                "missing": missing,
+                "n": int(counts.sum()) + others + missing,
+            }
             found = tile.others_of(other)
             if found is not None:
                 registers, lacking, most = found

@@ -3,8 +3,8 @@ from typing import Any, Self, final
 import numpy as np
 
 from gateway.native.arm import Arm
-from gateway.native.tileplan import TilePlan
 from gateway.native.signature import Signature
+from gateway.native.tileplan import TilePlan
 
 _Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -55,5 +55,6 @@ cdef class Monitor:
     cdef Slot _slot(self, Arm arm)
     cdef int _roll(self, int64_t now_us) except -1
     cdef int _bind(self, int i, dict given) except -1
-    cdef int _point(self, Source* sources, list inputs, list outputs, int64_t n_rows, list members, void* slices, int low, int high) except -1
+    cdef int _point(self, Source* sources, list inputs, list outputs, int64_t n_rows, list members, void* slices, int low,
+                    int high) except -1
     cdef int _count(self, Source* sources, Arm arm, const int64_t* rows, int64_t first, int64_t n_rows) except -1

@@ -7,7 +7,7 @@ from libc.math cimport sqrt
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 from gateway.native.arm cimport Arm
 from gateway.native.batch cimport Slice
@@ -269,7 +269,8 @@ cdef class Monitor:
                 free(sources[i].texts)
             free(sources)
 
-    cdef int _point(self, Source* sources, list inputs, list outputs, int64_t n_rows, list members, void* slices, int low, int high) except -1:
+    cdef int _point(self, Source* sources, list inputs, list outputs, int64_t n_rows, list members, void* slices, int low,
+                    int high) except -1:
         """Where each wanted tensor's values are; texts are found here, for Python's need the GIL."""
         cdef int i, n_inputs = self.signature.n_inputs
         cdef int64_t n
@@ -456,7 +457,8 @@ cdef inline int64_t whole(const Source* source, int64_t at) noexcept nogil:
     return (<const int64_t*>source.data)[at]
 
 
-cdef void count_words(const Column* column, const Source* source, const int64_t* at, int n, uint64_t* cells, Others** others) noexcept nogil:
+cdef void count_words(const Column* column, const Source* source, const int64_t* at, int n, uint64_t* cells,
+                      Others** others) noexcept nogil:
     cdef uint64_t* after = cells + column.words.n_words
     cdef int64_t row = source.row_elements, index = column.index, number
     cdef bint is_real = source.datatype == DT_FP32 or source.datatype == DT_FP64 or source.datatype == DT_FP16 or source.datatype == DT_BF16
@@ -540,7 +542,7 @@ cdef void count_summaries(Monitor monitor, const Source* source, int first, int6
     """All statistics of one row of one tensor."""
     cdef Summary summary
     cdef double x[CHUNK]
-    cdef double value, root
+    cdef double value
     cdef int64_t at[CHUNK]
     cdef int64_t n = source.row_elements, begin = 0, n_bytes = 0, word
     cdef bint has_sums = False

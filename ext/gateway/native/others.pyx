@@ -1,5 +1,5 @@
 """Values outside of a vocabulary: how many, and which come often."""
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, qsort
 from libc.string cimport memcmp, memcpy
 
@@ -209,7 +209,7 @@ cdef uint8_t* others_write(const Others* others, uint8_t* p) noexcept nogil:
 
 cdef const char* others_read(Others* others, Cursor* c) noexcept nogil:
     """Into a new one."""
-    cdef uint64_t n, at = 0, i, step, key, count, last = 0
+    cdef uint64_t n, at = 0, i, _i, step, key, count, last = 0
     cdef uint8_t form, length
     cdef Counter* counter
     if c.at == c.end:
@@ -241,7 +241,7 @@ cdef const char* others_read(Others* others, Cursor* c) noexcept nogil:
         return "it ends before the counters"
     if n > MAX_COUNTERS_READ or n * 10 > <uint64_t>(c.end - c.at):
         return "there are too many counters"
-    for i in range(n):
+    for _i in range(n):
         if c.end - c.at < 8:
             return "it ends within the counters"
         memcpy(&key, c.at, 8)

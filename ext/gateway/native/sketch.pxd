@@ -172,10 +172,10 @@ cdef inline void count_block(const Bins* bins, const double* x, int n, uint64_t*
 cdef inline void find_bins(const double* tree, const int levels, const double* x, int n, uint64_t* cells) noexcept nogil:
     """Four searches side by side, without a branch: bins are made to be equally likely, which no processor guesses."""
     cdef size_t a, b, c, d, first_leaf = <size_t>1 << levels
-    cdef int i = 0, level
+    cdef int i = 0, _level
     while i + 4 <= n:
         a = b = c = d = 1
-        for level in range(levels):
+        for _level in range(levels):
             a = 2 * a + (x[i] >= tree[a])
             b = 2 * b + (x[i + 1] >= tree[b])
             c = 2 * c + (x[i + 2] >= tree[c])
@@ -187,7 +187,7 @@ cdef inline void find_bins(const double* tree, const int levels, const double* x
         i += 4
     while i < n:
         a = 1
-        for level in range(levels):
+        for _level in range(levels):
             a = 2 * a + (x[i] >= tree[a])
         cells[a - first_leaf] += 1
         i += 1

@@ -1,4 +1,5 @@
-# Summary: statistics of one row of a large tensor. In doubles, rounded to FP32 at the end: gateway/monitoring/summaries.py is the definition.
+# Summary: statistics of one row of a large tensor, in doubles; whoever counts them rounds to FP32. gateway/monitoring/summaries.py is the
+# definition.
 from libc.math cimport sqrt
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy

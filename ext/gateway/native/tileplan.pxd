@@ -1,5 +1,5 @@
-# TilePlan: what is counted of one version, column by column, and where its cells are. Immutable once built: it is compiled from a profile (or
-# from a signature, where there is none), and everything of that which depends on data is frozen in there.
+# TilePlan: what is counted of one version, column by column, and where its cells are. Immutable once built: it is compiled from a
+# profile (or from a signature, where there is none), and everything of that which depends on data is frozen in there.
 from libc.stdint cimport int64_t, uint64_t
 
 from gateway.native.sketch cimport Bins, Span, Word, Words

@@ -1,8 +1,7 @@
 """A profile's columns, compiled for counting."""
 cimport cython
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset
 
 from gateway.native.sketch cimport (
     CELL_GREATEST, CELL_LEAST, GW_INFINITE, N_AFTER_COUNTS, N_AFTER_WORDS, Span, Word, hash_number, hash_text)
@@ -37,7 +36,8 @@ cdef class TilePlan:
             given = self.columns[i]
             unknown = given.keys() - _FIELDS
             if unknown:
-                raise ValueError(f"column {given.get('name')!r}: got a field {min(unknown)!r}, expected some of {', '.join(sorted(_FIELDS))}")
+                raise ValueError(
+                    f"column {given.get('name')!r}: got a field {min(unknown)!r}, expected some of {', '.join(sorted(_FIELDS))}")
             if given["name"] in names:
                 raise ValueError(f"column {given['name']!r} comes twice, expected each name once")
             names.add(given["name"])
