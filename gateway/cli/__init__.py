@@ -8,6 +8,7 @@ from __future__ import annotations
 import typer
 
 from gateway.cli.predict import predict
+from gateway.cli.profile import app as profile_app
 from gateway.cli.serve import serve
 from gateway.cli.worker import worker
 
@@ -22,6 +23,7 @@ app = typer.Typer(
 app.command()(serve)
 app.command()(predict)
 app.command(hidden=True)(worker)
+app.add_typer(profile_app, name="profile")
 
 
 def _version(wanted: bool) -> None:
