@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import typer
 
+from gateway.cli.control import control
 from gateway.cli.predict import predict
 from gateway.cli.profile import app as profile_app
 from gateway.cli.serve import serve
@@ -22,7 +23,8 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(predict)
-app.command(hidden=True)(worker)
+app.command()(control)
+app.command()(worker)
 app.add_typer(profile_app, name="profile")
 
 

@@ -70,6 +70,15 @@ def error_lines(error: ValidationError, data: Any, model_class: type[BaseModel],
     """`source: field: got ..., expected ...` per faulty field, in the order of the file; `data` is what was
     validated.
     """
+    faults = faults_of(error, data, model_class)
+    lines = [": ".join(part for part in (source, field, text) if part) for field, text in faults]
+    if len(lines) > _MAX_LINES:
+        lines[_MAX_LINES:] = [f"{source}: and {len(lines) - _MAX_LINES} more".lstrip(": ")]
+    return lines
+
+
+def faults_of(error: ValidationError, data: Any, model_class: type[BaseModel]) -> list[tuple[str, str]]:
+    """(field, what came and what was expected) per faulty field."""
     merged: dict[tuple[int | str, ...], list[str]] = {}
     values: dict[tuple[int | str, ...], str] = {}
     for fault in error.errors(include_url=False):
@@ -79,14 +88,11 @@ def error_lines(error: ValidationError, data: Any, model_class: type[BaseModel],
         if wants and wants not in merged.setdefault(path, []):
             merged[path].append(wants)
         merged.setdefault(path, [])
-    lines = []
+    faults = []
     for path, says in values.items():
         wants = " or ".join(merged[path])
-        text = f"{says}, expected {wants}" if wants else says
-        lines.append(": ".join(part for part in (source, field_name(path), text) if part))
-    if len(lines) > _MAX_LINES:
-        lines[_MAX_LINES:] = [f"{source}: and {len(lines) - _MAX_LINES} more".lstrip(": ")]
-    return lines
+        faults.append((field_name(path), f"{says}, expected {wants}" if wants else says))
+    return faults
 
 
 def field_name(path: Sequence[int | str]) -> str:
@@ -205,6 +211,8 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge":
                 continue
+            if key_node.tag == "tag:yaml.org,2002:bool" and key_node.value.lower() in ("on", "off", "yes", "no"):
+                key_node.tag = "tag:yaml.org,2002:str"  # as YAML has it since 1.2: `on:` is a word
             key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
             if not isinstance(key, str):
                 raise yaml.constructor.ConstructorError(

@@ -71,8 +71,8 @@ def ks(now: Counts, base: Counts) -> Floats:
 
 
 def wasserstein(now: Counts, base: Counts, edges: Counts) -> Floats:
-    """How far mass has to move, in the column's unit: cells below, bins, above; each bin's mass in its middle, the outer
-    mass at the outer edges, so that one huge value weighs no more than one row. To compare, divide by the iqr.
+    """How far mass has to move, in the column's unit. Cells are below, bins, above; a bin's mass is in its middle, the
+    outer mass at the outer edges, so that one huge value weighs no more than one row. To compare, divide by the iqr.
     """
     q, p = smoothed(now, base, 0.0)
     edges = np.asarray(edges, np.float64)
@@ -107,7 +107,7 @@ def chi_square_p(now: Counts, base: Counts, tolerance: float = 0.0) -> Floats:
 
 
 def least_n(n_cells: int, distance: float = 0.1, risk: float = 0.001) -> int:
-    """Rows from which chance alone lifts psi above `distance` with probability `risk` at most; the baseline is large."""
+    """Rows from which chance lifts psi above `distance` with probability `risk` at most. The baseline is large."""
     return int(np.ceil(special.chdtri(max(n_cells - 1, 1), risk) / distance))
 
 

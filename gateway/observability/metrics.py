@@ -15,13 +15,14 @@ from prometheus_client.registry import Collector
 
 from gateway.observability import triton
 from gateway.observability.aggregate import Key, Totals
-from gateway.observability.snapshot import DURATION_BOUNDS_US, ROWS_BOUNDS, Histogram, LaneCounters
+from gateway.observability.snapshot import DURATION_BOUNDS_US, ROWS_BOUNDS, ArmCounters, Histogram, LaneCounters
 
 ARM = "stable"
-"""Until requests are drawn between a stable and a candidate version, all of them are on this side."""
+"""Of requests that were counted on no arm."""
 
-_LANE = ("model", "version", "arm")
-_NO_LANE = ("", "", "")
+_VERSION = ("model", "version")
+_ARM = (*_VERSION, "arm")
+_NO_VERSION = ("", "", "")
 """Labels of what was answered before a version was found for it."""
 
 _ALWAYS_SHOWN = dict.fromkeys(("OK", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "INTERNAL"), 0)
@@ -56,69 +57,81 @@ class Families(Collector):
 
 def _requests(totals: Totals) -> Iterator[Metric]:
     lanes, hub = totals.lanes, totals.hub
-    requests = CounterMetricFamily(
-        "gateway_requests", "Infer requests answered, by gRPC code.", labels=(*_LANE, "code")
-    )
+    requests = CounterMetricFamily("gateway_requests", "Infer requests answered, by gRPC code.", labels=(*_ARM, "code"))
     misses = CounterMetricFamily(
-        "gateway_deadline_misses", "Infer requests answered DEADLINE_EXCEEDED, before or after a run.", labels=_LANE
+        "gateway_deadline_misses", "Infer requests answered DEADLINE_EXCEEDED, before or after a run.", labels=_ARM
     )
     refusals = CounterMetricFamily(
-        "gateway_refusals", "Requests and connections turned away at the door, by reason.", labels=(*_LANE, "reason")
+        "gateway_refusals", "Requests and connections turned away at the door, by reason.", labels=(*_VERSION, "reason")
     )
     for key, counters in lanes.items():
-        answered = dict(counters.requests)
-        answered["CANCELLED"] = answered.get("CANCELLED", 0) + counters.cancelled
-        _add_each(requests, (*key, ARM), {**_ALWAYS_SHOWN, **answered})
-        misses.add_metric((*key, ARM), counters.requests.get("DEADLINE_EXCEEDED", 0))
-        _add_each(refusals, (*key, ARM), counters.refusals)
-    _add_each(requests, _NO_LANE, hub.requests)
-    _add_each(refusals, _NO_LANE, hub.refusals)
+        for arm, side in _sides(counters).items():
+            answered = dict(side.requests)
+            answered["CANCELLED"] = answered.get("CANCELLED", 0) + side.cancelled
+            _add_each(requests, (*key, arm), {**_ALWAYS_SHOWN, **answered})
+            misses.add_metric((*key, arm), side.requests.get("DEADLINE_EXCEEDED", 0))
+        _add_each(refusals, key, counters.refusals)
+    _add_each(requests, _NO_VERSION, hub.requests)
+    _add_each(refusals, _NO_VERSION[:2], hub.refusals)
     yield requests
     yield misses
     yield refusals
+    unkeyed = CounterMetricFamily(
+        "gateway_unkeyed_requests",
+        "Infer requests without the sticky key that their model's route asks for; they are drawn at random.",
+        labels=["model"],
+    )
+    _add_each(unkeyed, (), hub.unkeyed)
+    yield unkeyed
 
     duration = HistogramMetricFamily(
-        "gateway_request_duration_seconds", "From arrival to answer.", labels=(*_LANE, "protocol")
+        "gateway_request_duration_seconds", "From arrival to answer.", labels=(*_ARM, "protocol")
     )
     for key, counters in lanes.items():
-        for protocol, histogram in counters.request_time.items():
-            _add_histogram(duration, (*key, ARM, protocol), histogram, DURATION_BOUNDS, 1e6)
+        for arm, side in _sides(counters).items():
+            for protocol, histogram in side.request_time.items():
+                _add_histogram(duration, (*key, arm, protocol), histogram, DURATION_BOUNDS, 1e6)
     yield duration
     queue = HistogramMetricFamily(
-        "gateway_queue_duration_seconds", "From arrival until an executor took the request.", labels=_LANE
+        "gateway_queue_duration_seconds", "From arrival until an executor took the request.", labels=_VERSION
     )
     for key, counters in lanes.items():
         if counters.queue_time:
-            _add_histogram(queue, (*key, ARM), counters.queue_time, DURATION_BOUNDS, 1e6)
+            _add_histogram(queue, key, counters.queue_time, DURATION_BOUNDS, 1e6)
     yield queue
-    queued = GaugeMetricFamily("gateway_queued_requests", "Requests that wait for an executor.", labels=_LANE)
+    queued = GaugeMetricFamily("gateway_queued_requests", "Requests that wait for an executor.", labels=_VERSION)
     for key, now in totals.queues.items():
-        queued.add_metric((*key, ARM), now.queued)
+        queued.add_metric(key, now.queued)
     yield queued
-    running = GaugeMetricFamily("gateway_running_batches", "Batches that executors hold.", labels=_LANE)
+    running = GaugeMetricFamily("gateway_running_batches", "Batches that executors hold.", labels=_VERSION)
     for key, now in totals.queues.items():
-        running.add_metric((*key, ARM), now.running)
+        running.add_metric(key, now.running)
     yield running
 
 
+def _sides(counters: LaneCounters) -> Mapping[str, ArmCounters]:
+    """Requests by arm; all on one where nobody tells them apart."""
+    return counters.arms or {ARM: ArmCounters(counters.requests, counters.cancelled, counters.request_time)}
+
+
 def _batches(lanes: Mapping[Key, LaneCounters]) -> Iterator[Metric]:
-    run = HistogramMetricFamily("gateway_execution_duration_seconds", "Runs of the model, by batch.", labels=_LANE)
-    rows = HistogramMetricFamily("gateway_batch_rows", "Rows per batch.", labels=_LANE)
+    run = HistogramMetricFamily("gateway_execution_duration_seconds", "Runs of the model, by batch.", labels=_VERSION)
+    rows = HistogramMetricFamily("gateway_batch_rows", "Rows per batch.", labels=_VERSION)
     releases = CounterMetricFamily(
         "gateway_batch_releases",
         "Batches, by why they were released: full, idle (an executor was), delay (max_delay was over), deadline.",
-        labels=(*_LANE, "reason"),
+        labels=(*_VERSION, "reason"),
     )
     inline = CounterMetricFamily(
-        "gateway_inline_batches", "Batches run on the loop, because that is quicker than a thread.", labels=_LANE
+        "gateway_inline_batches", "Batches run on the loop, because that is quicker than a thread.", labels=_VERSION
     )
     for key, counters in lanes.items():
         if counters.run_time:
-            _add_histogram(run, (*key, ARM), counters.run_time, DURATION_BOUNDS, 1e6)
+            _add_histogram(run, key, counters.run_time, DURATION_BOUNDS, 1e6)
         if counters.batch_rows:
-            _add_histogram(rows, (*key, ARM), counters.batch_rows, _ROWS_BOUNDS, 1)
-        _add_each(releases, (*key, ARM), counters.releases)
-        inline.add_metric((*key, ARM), counters.inline_batches)
+            _add_histogram(rows, key, counters.batch_rows, _ROWS_BOUNDS, 1)
+        _add_each(releases, key, counters.releases)
+        inline.add_metric(key, counters.inline_batches)
     yield run
     yield rows
     yield releases
@@ -153,8 +166,17 @@ def _workers(totals: Totals) -> Iterator[Metric]:
     memory = GaugeMetricFamily(
         "gateway_worker_resident_memory_bytes", "Resident memory of the worker.", labels=["worker"]
     )
+    store = GaugeMetricFamily(
+        "gateway_store_up", "1: the worker reaches the store; 0: it serves by the last routes.", labels=["worker"]
+    )
+    revision = GaugeMetricFamily(
+        "gateway_route_revision", "Of the routes that are in force in the worker.", labels=["worker"]
+    )
     for status in totals.workers:
         name = [str(status.worker)]
+        if status.store:
+            store.add_metric(name, int(status.store.is_up))
+            revision.add_metric(name, status.store.revision)
         up.add_metric(name, int(status.is_up))
         restarts.add_metric(name, status.restarts)
         if status.report_age_s is not None:
@@ -165,6 +187,8 @@ def _workers(totals: Totals) -> Iterator[Metric]:
     yield restarts
     yield age
     yield memory
+    yield store
+    yield revision
     yield CounterMetricFamily(
         "gateway_worker_cpu_seconds", "Processor time of all workers, user and system.", value=totals.hub.cpu_us / 1e6
     )

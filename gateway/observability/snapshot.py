@@ -37,6 +37,15 @@ class Histogram:
 
 
 @dataclass(slots=True)
+class ArmCounters:
+    """What fell on one arm of a version; over all arms, what the version has in LaneCounters."""
+
+    requests: dict[str, int] = field(default_factory=dict)
+    cancelled: int = 0
+    request_time: dict[str, Histogram] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class LaneCounters:
     """One version in one worker. Durations are sums over requests."""
 
@@ -60,6 +69,8 @@ class LaneCounters:
     run_time: Histogram | None = None
     """Per batch."""
     batch_rows: Histogram | None = None
+    arms: dict[str, ArmCounters] = field(default_factory=dict)
+    """By name. Also of a version that requests were drawn for while it did not serve."""
 
 
 @dataclass(slots=True)
@@ -72,6 +83,8 @@ class HubCounters:
     requests: dict[str, int] = field(default_factory=dict)
     """Answered before any version was found for them, by the name of the gRPC code."""
     refusals: dict[str, int] = field(default_factory=dict)
+    unkeyed: dict[str, int] = field(default_factory=dict)
+    """By model: requests without the sticky key of its route, drawn at random."""
     cpu_us: int = 0
     snapshots_dropped: int = 0
 
@@ -106,11 +119,22 @@ class HubNow:
 
 
 @dataclass(slots=True)
+class StoreNow:
+    """How the worker stands with the store."""
+
+    is_up: bool
+    revision: int
+    """Of the routes in force."""
+
+
+@dataclass(slots=True)
 class Snapshot:
     hub: HubCounters
     now: HubNow = field(default_factory=HubNow)
     lanes: list[Lane] = field(default_factory=list)
     versions: list[VersionState] = field(default_factory=list)
+    store: StoreNow | None = None
+    """None: it has nothing to do with one."""
 
 
 _ADAPTER = TypeAdapter(Snapshot)

@@ -69,6 +69,9 @@ class Catalog:
         self._startup: set[ServedVersion] = set()  # added before `started`, not settled yet
         self._started = False
         self._draining = False
+        self._held_back = ""
+        self.defaults: dict[str, str] = {}
+        """By model, the version that its route names first; the routing keeps it."""
 
     # --- changes
 
@@ -127,6 +130,17 @@ class Catalog:
         self._draining = value
         self._changed()
 
+    @property
+    def held_back(self) -> str:
+        """Why this worker should get no traffic although it could serve; empty: nothing is wrong."""
+        return self._held_back
+
+    @held_back.setter
+    def held_back(self, reason: str) -> None:
+        if reason != self._held_back:
+            self._held_back = reason
+            self._changed()
+
     # --- questions
 
     @property
@@ -138,11 +152,12 @@ class Catalog:
 
     @property
     def ready(self) -> bool:
-        """Started, not draining, every startup version settled, one version READY.
+        """Started, not draining, not held back, every startup version settled, one version READY.
 
         A version that failed does not keep the server un-ready, and neither does one that is loaded later.
         """
-        return self._started and not self._draining and not self._startup and any(map(self.has_ready, self._models))
+        may = self._started and not self._draining and not self._startup and not self._held_back
+        return may and any(map(self.has_ready, self._models))
 
     def models(self) -> list[str]:
         """Names, sorted."""
@@ -156,7 +171,7 @@ class Catalog:
         return any(entry.is_ready for entry in self._models.get(model, {}).values())
 
     def resolve(self, model: str, version: str = "") -> ServedVersion:
-        """The READY version of that number, or the highest READY one.
+        """The READY version of that number; without one, that of the model's route, or else the highest READY one.
 
         NotFound names the model or version and what exists; Unavailable gives the reasons of what is not ready.
         """
@@ -173,9 +188,10 @@ class Catalog:
                 f"model {model!r} has no version {quoted(version)}; its versions: "
                 + listed(f"{entry.version} ({entry.state.value})" for entry in versions)
             )
-        for entry in reversed(versions):
-            if entry.is_ready:
-                return entry
+        default = self.defaults.get(model)
+        ready = [entry for entry in versions if entry.is_ready]
+        if ready:
+            return next((entry for entry in ready if entry.version == default), ready[-1])
         raise Unavailable(
             f"model {model!r} has no version ready: "
             + listed((f"version {entry.version} is {_state(entry)}" for entry in versions), "; ")

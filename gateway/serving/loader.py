@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
@@ -26,14 +27,14 @@ from gateway.errors import GatewayError, LoadError, NotFound, Unavailable
 from gateway.native import signature as native_signature
 from gateway.native.connection import Hub
 from gateway.native.lane import Lane
-from gateway.native.routetable import RouteTable
 from gateway.observability import logs
-from gateway.registry.repository import ModelFolder
+from gateway.registry.repository import ModelFolder, find
 from gateway.serving import override
 from gateway.serving.catalog import Catalog, ServedVersion, State
 from gateway.serving.faults import FaultLog
 from gateway.serving.held import Held, Holdings, Source, fingerprint
 from gateway.serving.modelconfig import to_triton
+from gateway.serving.routing import Routing
 from gateway.serving.wording import listed, quoted
 
 RETIRE_POLL_S = 0.005
@@ -57,8 +58,10 @@ class Loader:
         on_settled: Report,
         models: Path,
         holdings: Holdings | None = None,
+        routing: Routing | None = None,
     ) -> None:
         self._catalog, self._hub, self._workers = catalog, hub, workers
+        self._routing = routing or Routing(partial(setattr, hub, "routes"), catalog.defaults)
         self._on_settled = on_settled
         self._models = models
         self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -72,9 +75,15 @@ class Loader:
 
     # --- at start
 
-    async def load_all(self, folders: Iterable[ModelFolder], control: Mapping[str, Path | None] | None = None) -> None:
+    async def load_all(
+        self,
+        folders: Iterable[ModelFolder],
+        control: Mapping[str, Path | None] | None = None,
+        unwanted: Collection[tuple[str, str]] = (),
+    ) -> None:
         """Every version of every model, a few at a time; returns when all are settled. `control` by model is what was
-        asked before this worker started: the folder of an override, None for unloaded.
+        asked before this worker started: the folder of an override, None for unloaded. Of `unwanted` (model, version)
+        nothing is loaded.
         """
         control = control or {}
         by_name = {folder.name: folder for folder in folders}
@@ -85,10 +94,10 @@ class Loader:
         for _, folder in sorted(by_name.items()):
             for version in folder.versions:
                 entry = self._catalog.add(folder.name, str(version.number))
-                if control.get(folder.name, version.path) is None:
+                if control.get(folder.name, version.path) is None or (entry.model, entry.version) in unwanted:
                     self._catalog.move(entry, State.UNAVAILABLE, UNLOADED)
                 else:
-                    work.append(self._load_at_start(entry, folder, version.path))
+                    work.append(self._load_one(entry, folder, version.path))
         self._publish()
         await asyncio.gather(*work)
         self._is_started.set()
@@ -101,7 +110,7 @@ class Loader:
                 self._log.error("override cannot be repeated", model=model, error=str(error))
             return replace(folder or ModelFolder(model, wish, None, None, ()), config=None, error=str(error))
 
-    async def _load_at_start(self, entry: ServedVersion, folder: ModelFolder, path: Path) -> None:
+    async def _load_one(self, entry: ServedVersion, folder: ModelFolder, path: Path) -> None:
         began_s = time.monotonic()
         try:
             if folder.config is None:
@@ -157,6 +166,7 @@ class Loader:
             gone = [entry for entry in self._catalog.versions(model) if entry.version not in numbers and entry.is_ready]
             leaving = self._withdraw(gone)
             self._publish()
+            self._routing.repin(model)
             seconds = time.monotonic() - began_s
             for entry in fresh:
                 self._on_settled(entry, seconds)
@@ -184,6 +194,47 @@ class Loader:
                 seconds = round(time.monotonic() - began_s, 3)
                 versions = [entry.version for entry in going]
                 self._log.info("model unloaded", model=model, versions=versions, seconds=seconds)
+
+    async def load_version(self, model: str, version: str) -> None:
+        """Serve one version as it lies in the repository; the model's others are left alone. Nothing happens to one
+        that serves. NotFound: no such folder. LoadError: why it does not serve, as the catalog says it too.
+        """
+        await self._is_started.wait()
+        async with self._lock(model):
+            self._refuse_when_draining()
+            entry = next((each for each in self._catalog.versions(model) if each.version == version), None)
+            if entry and entry.is_ready:
+                return
+            began_s = time.monotonic()
+            folder = await asyncio.to_thread(find, self._models, model)
+            path = next((each.path for each in folder.versions if str(each.number) == version), None)
+            if path is None:
+                there = listed(str(each.number) for each in folder.versions) or "none"
+                raise NotFound(f"model {quoted(model)}: no folder of version {version} in {folder.path}; there: {there}")
+            if entry is None:
+                entry = self._catalog.add(model, version)
+            else:
+                self._catalog.move(entry, State.LOADING)
+            self._publish()
+            await self._load_one(entry, folder, path)
+            seconds = round(time.monotonic() - began_s, 3)
+            if not entry.is_ready:
+                raise LoadError(entry.reason)
+            self._log.info("version loaded", model=model, version=version, seconds=seconds)
+
+    async def unload_version(self, model: str, version: str) -> None:
+        """Take one version out of service; returns when its requests are answered and its memory is given back.
+        Nothing happens when it does not serve.
+        """
+        await self._is_started.wait()
+        async with self._lock(model):
+            self._refuse_when_draining()
+            going = [each for each in self._catalog.versions(model) if each.version == version and each.is_ready]
+            leaving = self._withdraw(going)
+            self._publish()
+            await self._finish(going, leaving)
+            if going:
+                self._log.info("version unloaded", model=model, version=version)
 
     def _lock(self, model: str) -> asyncio.Lock:
         return self._locks.setdefault(model, asyncio.Lock())  # gone with the last who holds it or waits for it
@@ -292,21 +343,14 @@ class Loader:
         self._catalog.move(entry, State.READY, signature=backend.signature, platform=backend.platform)
 
     def _publish(self) -> None:
-        """A new route table over what is ready now: a model's default is its highest ready version."""
-        models: dict[str, dict[str, Any]] = {}
+        """What is ready now, and why the rest is not: a new route table."""
+        models: dict[str, dict[str, Lane | str]] = {}
         for model in self._catalog.models():
-            targets: dict[str, Any] = {}
-            unready = []
+            models[model] = versions = {}
             for entry in self._catalog.versions(model):
                 held = self._holdings.get(entry) if entry.is_ready else None
-                targets[entry.version] = held.lane if held else f"{entry.state.value} {entry.reason}".strip()
-                if held:
-                    targets[""] = held.lane
-                else:
-                    unready.append(f"version {entry.version} is {targets[entry.version]}")
-            targets.setdefault("", "; ".join(unready) or "it has no version")
-            models[model] = targets
-        self._hub.routes = RouteTable(models)
+                versions[entry.version] = held.lane if held else f"{entry.state.value} {entry.reason}".strip()
+        self._routing.publish(models)
 
     def _withdraw(self, entries: Iterable[ServedVersion]) -> list[asyncio.Task[None]]:
         """Take READY versions out; the next table is without them. The tasks end when their memory is given back."""

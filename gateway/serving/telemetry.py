@@ -17,7 +17,10 @@ from gateway.native.connection import Hub
 from gateway.native.lane import Lane
 from gateway.observability import logs, snapshot
 from gateway.observability.feed import LineSender
-from gateway.observability.snapshot import LaneCounters, added, duration_histogram, rows_histogram
+from gateway.observability.snapshot import ArmCounters, LaneCounters, added, duration_histogram, rows_histogram
+from gateway.routing.armbook import ArmBook
+from gateway.routing.route import RESERVED_ARMS
+from gateway.serving.agent import Agent
 from gateway.serving.catalog import Catalog, ServedVersion
 
 EVERY_S = 1.0
@@ -40,9 +43,18 @@ _NOT_ADMITTED = {
 class Telemetry:
     """One per worker; `fd` is the write end of a pipe to the supervisor. `lanes` gives what is loaded now."""
 
-    def __init__(self, fd: int, hub: Hub, lanes: Callable[[], Mapping[Key, Lane]], catalog: Catalog) -> None:
+    def __init__(
+        self,
+        fd: int,
+        hub: Hub,
+        lanes: Callable[[], Mapping[Key, Lane]],
+        catalog: Catalog,
+        arms: ArmBook,
+        agent: Agent | None = None,
+    ) -> None:
+        self._agent = agent
         self._sender = LineSender(fd)
-        self._hub, self._catalog = hub, catalog
+        self._hub, self._catalog, self._arms = hub, catalog, arms
         self._ledger = Ledger(lanes)
         self._load_s: dict[ServedVersion, float] = {}
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -72,6 +84,7 @@ class Telemetry:
 
     async def _snapshot(self) -> snapshot.Snapshot:
         lanes = await self._ledger.read()
+        _add_arms(lanes, self._arms)
         refused = {Code(code).name: count for code, count in getattr(self._hub, "refused", {}).items() if count}
         refusals = {_NOT_ADMITTED.get(code, code.lower()): count for code, count in refused.items()}
         if self._hub.n_rejected:
@@ -83,6 +96,7 @@ class Telemetry:
             connections=self._hub.n_accepted,
             requests=refused,
             refusals=refusals,
+            unkeyed={tally.model: tally.unkeyed for tally in self._arms.tallies() if tally.unkeyed},
             cpu_us=int((usage.ru_utime + usage.ru_stime) * 1e6),
             snapshots_dropped=self._sender.n_dropped,
         )
@@ -98,7 +112,9 @@ class Telemetry:
             for model in self._catalog.models()
             for entry in self._catalog.versions(model)
         ]
-        return snapshot.Snapshot(hub, now, lanes, versions)
+        agent = self._agent.now if self._agent else None
+        store = snapshot.StoreNow(agent.is_store_up, agent.revision) if agent else None
+        return snapshot.Snapshot(hub, now, lanes, versions, store)
 
 
 class Ledger:
@@ -135,6 +151,25 @@ class Ledger:
                 self._held[key].remove(lane)
                 self._closed[key] = added(self._closed.get(key, LaneCounters()), counters)
         return entry
+
+
+def _add_arms(lanes: list[snapshot.Lane], arms: ArmBook) -> None:
+    """To each version what its arms have counted; the gateway's own arms only once something fell on them."""
+    by_key = {(lane.model, lane.version): lane for lane in lanes}
+    for arm in arms.totals():
+        statistics = arm.statistics()
+        if arm.name in RESERVED_ARMS and not statistics["requests"] and not statistics["cancelled"]:
+            continue
+        lane = by_key.get((arm.model, arm.version))
+        if lane is None:
+            lane = by_key[arm.model, arm.version] = snapshot.Lane(arm.model, arm.version, LaneCounters())
+            lanes.append(lane)
+        times = statistics["request_us"]
+        lane.counters.arms[arm.name] = ArmCounters(
+            requests={Code(code).name: count for code, count in statistics["requests"].items()},
+            cancelled=statistics["cancelled"],
+            request_time={name: duration_histogram(counted) for name, counted in times.items()},
+        )
 
 
 def counters_of(statistics: Mapping[str, Any]) -> LaneCounters:

@@ -15,19 +15,21 @@ import os
 import re
 import signal
 import time
+from functools import partial
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
 
 import uvloop
 
-from gateway.config.deployment import WorkerOptions
+from gateway.config.deployment import STORE_VARIABLE, WorkerOptions
 from gateway.errors import GatewayError
 from gateway.native.connection import Hub
 from gateway.native.http2 import SessionLimits
 from gateway.observability import logs
 from gateway.observability.access import AccessLog
-from gateway.registry.repository import scan
+from gateway.registry.repository import ModelFolder, scan
+from gateway.serving.agent import Agent
 from gateway.serving.catalog import Catalog, ServedVersion
 from gateway.serving.commands import Commands, Handler
 from gateway.serving.faults import FaultLog
@@ -39,10 +41,14 @@ from gateway.serving.relay import kept_control
 from gateway.serving.repository import Repository
 from gateway.serving.rest import surface
 from gateway.serving.rest.classification import Labels
+from gateway.serving.routing import Routing
 from gateway.serving.rpc import CONTROL_EXTENSIONS, EXTENSIONS, Services
 from gateway.serving.statistics import Tally
 from gateway.serving.telemetry import Telemetry
 
+SYNC_PATIENCE_S = 2.0
+"""For the store's orders, before this worker says that it is ready. Without them it serves by the last routes it has.
+"""
 SWEEP_EVERY_S = 1.0
 DRAIN_POLL_S = 0.02
 FINAL_GOAWAY_AFTER_S = 1.0
@@ -62,6 +68,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 def run(options: WorkerOptions) -> int:
     """Serve until told to stop; the exit code: 0 drained, 1 could not start or did not finish in time."""
     logs.setup(options.log_format, worker=options.worker)
+    if options.store is None:
+        options = options.model_copy(update={"store": os.environ.get(STORE_VARIABLE)})
     _map_large_blocks()
     return uvloop.run(_live(Worker(options)))
 
@@ -90,6 +98,7 @@ class Worker:
         self._stop = asyncio.Event()
         self.listener: Listener | None = None
         self._telemetry: Telemetry | None = None
+        self.agent: Agent | None = None
 
     async def run(self) -> int:
         options = self._options
@@ -139,17 +148,37 @@ class Worker:
         )
         self.front = Front(self.hub, router, limits, report)
         self.hub.http1 = self.front.connect
-        self.loader = Loader(self.catalog, self.hub, options.workers, self._on_settled, options.models, holdings)
+        self.routing = Routing(partial(setattr, self.hub, "routes"), self.catalog.defaults)
+        self.loader = Loader(
+            self.catalog, self.hub, options.workers, self._on_settled, options.models, holdings, self.routing
+        )
         sweeper = loop.create_task(self._sweep())
+        if url := options.store_url():
+            self.agent = Agent(
+                url,
+                options.worker,
+                self.catalog,
+                self.loader,
+                self.routing,
+                state=options.state,
+                folder=options.routes_folder or options.state,
+            )
         if options.telemetry_fd is not None:
-            self._telemetry = Telemetry(options.telemetry_fd, self.hub, lambda: self.loader.lanes, self.catalog)
+            self._telemetry = Telemetry(
+                options.telemetry_fd,
+                self.hub,
+                lambda: self.loader.lanes,
+                self.catalog,
+                self.routing.arms,
+                self.agent,
+            )
         try:
             tls = tls_context(options.tls_cert, options.tls_key) if options.tls_cert and options.tls_key else None
             self.listener = Listener(options.host, [options.port, options.grpc_port], self.hub.protocol, tls)
             folders = scan(options.models, may_be_empty=options.model_control)
             if options.accept == "at_once":
                 await self._listen()
-            if not await self._unless_stopped(self.loader.load_all(folders, kept_control(options.scratch))):
+            if not await self._unless_stopped(self._start(folders)):
                 os._exit(0)  # nothing was accepted; a load in a thread cannot be stopped and would hold up an exit
             if options.accept == "when_ready":
                 await self._listen()
@@ -157,6 +186,8 @@ class Worker:
             gc.freeze()  # models and modules live as long as the process: no collection need visit them again
             self.catalog.started = True
             self._tell(event="ready")
+            if self.agent:
+                self.agent.poke()
             await self._stop.wait()
             return await self._drain()
         except GatewayError as error:
@@ -168,6 +199,8 @@ class Worker:
             sweeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await sweeper
+            if self.agent:
+                await self.agent.close()
             if self._telemetry:
                 await self._telemetry.close()
             if access:
@@ -177,6 +210,16 @@ class Worker:
             self.commands.close()
             self.loader.close()
             self.hub.close()
+
+    async def _start(self, folders: list[ModelFolder]) -> None:
+        """Load what is to be served, by the routes in force."""
+        control = kept_control(self._options.scratch)
+        if self.agent is None:
+            await self.loader.load_all(folders, control)
+            return
+        self.agent.start()
+        await self.loader.load_all(folders, control, self.agent.unwanted)
+        await self.agent.settled(SYNC_PATIENCE_S)
 
     async def _listen(self) -> None:
         assert self.listener
@@ -201,6 +244,8 @@ class Worker:
     async def _drain(self) -> int:
         began_s = time.monotonic()
         self.catalog.draining = True
+        if self.agent:
+            self.agent.drain()
         self.hub.drain()
         self.front.drain()
         assert self.listener

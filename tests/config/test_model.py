@@ -168,7 +168,7 @@ def test_settings_are_frozen() -> None:
         ("batching:\n\tmax_delay: 1", "line 2, column 1: a tab; YAML wants spaces"),
         ("batching: {}\nbatching: {}", 'line 2, column 1: the key "batching" is already set in line 1'),
         ("onnx:\n  arena: true\n  arena: false", 'line 3, column 3: the key "arena" is already set in line 2'),
-        ("on: 1", "line 1, column 1: the key true is not text; put it in quotes"),
+        ("true: 1", "line 1, column 1: the key true is not text; put it in quotes"),
         ("batching: max_delay: 1", "line 1, column 20: a colon where none can stand"),
         ("batching: [", "line 1, column 12: "),
         ("batching: {}\n---\nonnx: {}", "line 2, column 1: a second document (---)"),

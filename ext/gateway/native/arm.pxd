@@ -7,9 +7,9 @@ from gateway.native.refusal cimport N_CODES
 
 
 cdef struct ArmStats:         # cumulative since start
-    uint64_t requests[N_CODES]          # settled, by gRPC code; first attempts only
+    uint64_t requests[N_CODES]          # settled or refused, by gRPC code; first attempts only
     uint64_t cancelled
-    Histogram request                   # from admission to the answer
+    Histogram request[2]                # from admission to the answer, by protocol: gRPC, REST
 
 
 cdef class Arm:
@@ -19,4 +19,4 @@ cdef class Arm:
     cdef readonly int weight            # the probability with which it was drawn, in 1/10,000; 0: it is not drawn
     cdef ArmStats stats
 
-    cdef void note(self, int code, int64_t took_us) noexcept
+    cdef void note(self, int code, int64_t took_us, bint is_rest=*) noexcept

@@ -2,7 +2,7 @@
 cimport cython
 from libc.stdint cimport int64_t
 
-from gateway.native.histogram cimport N_BOUNDS, record
+from gateway.native.histogram cimport N_BOUNDS, Histogram, record
 from gateway.native.refusal cimport N_CODES
 
 
@@ -13,14 +13,30 @@ cdef class Arm:
     def __init__(self, str model not None, str version not None, str name not None, int64_t stage=0, int weight=0):
         self.model, self.version, self.name, self.stage, self.weight = model, version, name, stage, weight
 
-    cdef void note(self, int code, int64_t took_us) noexcept:
+    cdef void note(self, int code, int64_t took_us, bint is_rest=False) noexcept:
         self.stats.requests[code] += 1
-        record(&self.stats.request, took_us)
+        record(&self.stats.request[is_rest], took_us)
+
+    def absorb(self, Arm other not None):
+        """Add its counters to ours: an arm that is over, to the sum of its name."""
+        cdef int i, protocol
+        for i in range(<int>N_CODES):
+            self.stats.requests[i] += other.stats.requests[i]
+        self.stats.cancelled += other.stats.cancelled
+        for protocol in range(2):
+            for i in range(<int>N_BOUNDS + 1):
+                self.stats.request[protocol].counts[i] += other.stats.request[protocol].counts[i]
+            self.stats.request[protocol].sum_us += other.stats.request[protocol].sum_us
 
     def statistics(self):
         """Counters since start, as a dictionary."""
         return {
             "requests": {code: self.stats.requests[code] for code in range(<int>N_CODES) if self.stats.requests[code]},
             "cancelled": self.stats.cancelled,
-            "request_us": (tuple([self.stats.request.counts[i] for i in range(<int>N_BOUNDS + 1)]), self.stats.request.sum_us),
+            "request_us": {"grpc": as_tuple(&self.stats.request[0]), "rest": as_tuple(&self.stats.request[1])},
         }
+
+
+cdef tuple as_tuple(const Histogram* h):
+    """(counts by bucket, sum in microseconds)."""
+    return tuple([h.counts[i] for i in range(<int>N_BOUNDS + 1)]), h.sum_us

@@ -10,6 +10,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
 from gateway.native.body cimport Body, Budget
 from gateway.native.cnghttp2 cimport nghttp2_session
+from gateway.native.noted cimport Noted
 from gateway.native.request cimport Caller, Request
 from gateway.native.timers cimport Timers
 
@@ -79,6 +80,7 @@ cdef class Call(Caller):
     cdef bytes refused_content_type, refused_method, refused_encoding
     cdef bytes trace                    # traceparent; None: not given
     cdef list parameters                # forwarded headers; None: none
+    cdef Noted noted                    # headers that routes may look at; block owned
     cdef Body incoming                  # being received
     cdef Body message                   # unary: the complete one
     cdef object messages                # streaming: deque of the complete ones, oldest first

@@ -15,6 +15,7 @@ from gateway.native.cnghttp2 cimport (
     nghttp2_session_consume_stream, nghttp2_session_resume_data, nghttp2_submit_response, nghttp2_submit_rst_stream,
     nghttp2_submit_trailer, ssize_t)
 from gateway.native.codec cimport GRPC_PREFIX_BYTES, encode_stream_error
+from gateway.native.noted cimport release_noted
 from gateway.native.refusal cimport DEADLINE_EXCEEDED, INTERNAL, RESOURCE_EXHAUSTED, UNIMPLEMENTED
 from gateway.native.request cimport Request
 
@@ -85,6 +86,7 @@ cdef class Call(Caller):
         counters.count(counters.KIND_CALL, 1)
 
     def __dealloc__(self):
+        release_noted(&self.noted)
         counters.count(counters.KIND_CALL, -1)
 
     # --- request side ----------------------------------------------------------------------------------------------------------

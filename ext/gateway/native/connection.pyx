@@ -143,9 +143,9 @@ cdef class Hub(DataPlane):
         (<Lane>batch.lane).complete(batch, now_us)
         self.run_turn(now_us)
 
-    def submit(self, body, done, int64_t deadline_us=0, bytes trace=None, list parameters=None):
+    def submit(self, body, done, int64_t deadline_us=0, bytes trace=None, list parameters=None, dict headers=None):
         """infer() now, with a turn to follow."""
-        exchange = self.infer(body, done, deadline_us, monotonic_us(), trace, parameters)
+        exchange = self.infer(body, done, deadline_us, monotonic_us(), trace, parameters, headers)
         self.schedule()
         return exchange
 

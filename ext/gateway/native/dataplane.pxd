@@ -7,8 +7,10 @@ from gateway.native.call cimport Call
 from gateway.native.codec cimport Wire
 from gateway.native.http2 cimport SessionLimits
 from gateway.native.lane cimport Lane
+from gateway.native.noted cimport Noted
 from gateway.native.refusal cimport N_CODES
 from gateway.native.request cimport Caller, Request
+from gateway.native.route cimport Asked, Target
 from gateway.native.routetable cimport RouteTable
 from gateway.native.sampler cimport Sampler
 from gateway.native.timers cimport Timers
@@ -27,6 +29,7 @@ cdef class DataPlane:
     cdef object report
     cdef readonly Sampler sampler       # of the access log; lanes share it
     cdef Wire wire                      # scratch of parse_request
+    cdef Asked asked                    # scratch of choose; its key is valid until the next
     cdef readonly bint is_draining
     cdef readonly uint64_t n_requests, n_refused
     cdef uint64_t refusals[N_CODES]     # of n_refused, those that no lane counts, by gRPC code
@@ -36,8 +39,9 @@ cdef class DataPlane:
 
     cdef int _serve(self, Call call, int64_t now_us) except -1
     cdef int _serve_stream(self, Call call, int events, int64_t now_us) except -1
-    cdef int _note_refused(self, Lane lane, int code, bint is_rest, int64_t now_us) except -1
+    cdef int _note_refused(self, Lane lane, Request request, int code, bint is_rest, int64_t now_us) except -1
+    cdef Target _instead(self, Target drawn)
     cdef int _start_timer(self, Call call) except -1
     cdef int _serve_other(self, Call call, int events, int64_t now_us) except -1
     cdef Request _infer(self, Body body, Caller caller, bint streamed, bint is_rest, int64_t deadline_us, bytes trace, list parameters,
-                        int64_t now_us)
+                        const Noted* headers, int64_t now_us)

@@ -11,8 +11,10 @@ from gateway.native.cursor cimport Span
 from gateway.native.exchange cimport Exchange
 from gateway.native.http2 cimport SessionLimits
 from gateway.native.lane cimport Lane
+from gateway.native.noted cimport Noted, note_all, release_noted
 from gateway.native.refusal cimport INTERNAL, INVALID_ARGUMENT, N_CODES, RESOURCE_EXHAUSTED, UNAVAILABLE, UNIMPLEMENTED
 from gateway.native.request cimport Caller, Request
+from gateway.native.route cimport FALLBACK_ERROR, Target
 from gateway.native.routetable cimport RouteTable
 from gateway.native.sampler cimport Sampler
 from gateway.native.timers cimport Timers
@@ -36,6 +38,7 @@ cdef class DataPlane:
         self.sampler = Sampler()
         self.unary, self.streaming, self.report = unary, streaming, report
         memset(&self.wire, 0, sizeof(self.wire))
+        memset(&self.asked, 0, sizeof(self.asked))
 
     def __dealloc__(self):
         free_wire(&self.wire)
@@ -90,18 +93,20 @@ cdef class DataPlane:
         if call.method == METHOD_INFER:
             if events & EVENT_END and call.message is not None:
                 body, call.message = call.message, None
-                call.request = self._infer(body, call, False, False, call.deadline_us, call.trace, call.parameters, now_us)
+                call.request = self._infer(body, call, False, False, call.deadline_us, call.trace, call.parameters, &call.noted,
+                                           now_us)
             return 0
         if call.method == METHOD_STREAM_INFER:
             return self._serve_stream(call, events, now_us)
         return self._serve_other(call, events, now_us)
 
     cdef Request _infer(self, Body body, Caller caller, bint streamed, bint is_rest, int64_t deadline_us, bytes trace, list parameters,
-                        int64_t now_us):
+                        const Noted* headers, int64_t now_us):
         """Admit one infer request; None when it was refused (the caller has been told)."""
         cdef Span span
         cdef Lane lane = None
         cdef Request request = None
+        cdef Target target
         cdef int status
         self.n_requests += 1
         try:
@@ -109,40 +114,58 @@ cdef class DataPlane:
             status = parse_request(span, &self.wire)
             if status != PARSE_OK:
                 raise Refusal(INVALID_ARGUMENT, parse_error_text(&self.wire, status))
-            lane = self.table.choose(self.wire.model, self.wire.version)
-            if lane is None:
-                raise self.table.refuse(self.wire.model, self.wire.version)
+            self.asked.model, self.asked.version, self.asked.body, self.asked.headers = self.wire.model, self.wire.version, span, headers
+            target = self.table.choose(&self.asked)
+            if target is None:
+                raise self.table.refuse(&self.asked, None)
+            if target.lane is None:
+                target = self._instead(target)
+            lane = target.lane
             request = Request.new(body, lane.signature, caller)
+            request.arm = target.arm
             request.streamed, request.is_rest, request.trace, request.parameters = streamed, is_rest, trace, parameters
             request.bind(&self.wire)
             lane.admit(request, deadline_us, now_us)
             return request
         except Refusal as refusal:
-            self._note_refused(lane, refusal.code, is_rest, now_us)
+            self._note_refused(lane, request, refusal.code, is_rest, now_us)
             caller.on_failure(request, refusal.code, refusal.text)
         except Exception as error:
-            self._note_refused(lane, INTERNAL, is_rest, now_us)
+            self._note_refused(lane, request, INTERNAL, is_rest, now_us)
             self.report(error)
             caller.on_failure(request, INTERNAL, "the gateway failed on this request")
         if request is not None:
             request.caller = None
         return None
 
-    cdef int _note_refused(self, Lane lane, int code, bint is_rest, int64_t now_us) except -1:
-        """A request that was not admitted counts once, at its version where there is one; the wire still holds what it asked for."""
+    cdef Target _instead(self, Target drawn):
+        """Who answers for a version that does not serve, or a Refusal raised; either way its arm has failed."""
+        if drawn.arm is not None:
+            drawn.arm.stats.requests[<int>UNAVAILABLE] += 1
+        if drawn.route is not None and drawn.route.rescues(FALLBACK_ERROR) and drawn.route.fallback.lane is not None:
+            return drawn.route.fallback
+        raise self.table.refuse(&self.asked, drawn)
+
+    cdef int _note_refused(self, Lane lane, Request request, int code, bint is_rest, int64_t now_us) except -1:
+        """A request that was not admitted counts once, at its version where there is one, and at its arm; the wire still holds what it
+        asked for."""
         self.n_refused += 1
         if lane is None:
             self.refusals[code] += 1
         else:
             lane.stats.requests[code] += 1
+        if request is not None and request.arm is not None:
+            request.arm.stats.requests[code] += 1
         if self.sampler.is_due():
             self.sampler.tell_refused(text_of(self.wire.model), text_of(self.wire.version), text_of(self.wire.id), code, is_rest, now_us)
         return 0
 
-    def infer(self, Body body not None, done, int64_t deadline_us=0, int64_t now_us=0, bytes trace=None, list parameters=None):
+    def infer(self, Body body not None, done, int64_t deadline_us=0, int64_t now_us=0, bytes trace=None, list parameters=None,
+              dict headers=None):
         """Take in a serialized ModelInferRequest; done(answer, code, text) hears of its end, maybe before this returns. Monotonic
-        microseconds. The lane is pending afterwards: the caller sees to a turn."""
+        microseconds; headers {name: value} in bytes, names in lower case. The lane is pending afterwards: the caller sees to a turn."""
         cdef Exchange exchange = Exchange(done)
+        cdef Noted noted
         if not self.budget.reserve(body.length):
             self.n_refused += 1
             self.refusals[<int>RESOURCE_EXHAUSTED] += 1
@@ -152,7 +175,13 @@ cdef class DataPlane:
                 f"{self.budget.limit} (max_in_flight_bytes)")
             return exchange
         body.charge(self.budget, body.length)
-        exchange.request = self._infer(body, exchange, False, True, deadline_us, trace, parameters, now_us)
+        memset(&noted, 0, sizeof(noted))
+        try:
+            if headers is not None and self.table.wants_headers:
+                note_all(&noted, headers)
+            exchange.request = self._infer(body, exchange, False, True, deadline_us, trace, parameters, &noted, now_us)
+        finally:
+            release_noted(&noted)
         return exchange
 
     cdef int _serve_stream(self, Call call, int events, int64_t now_us) except -1:
@@ -166,7 +195,8 @@ cdef class DataPlane:
             slot = StreamSlot()
             slot.call = call
             call.slots.append(slot)
-            slot.request = self._infer(call.messages.popleft(), slot, True, False, call.deadline_us, call.trace, call.parameters, now_us)
+            slot.request = self._infer(
+                call.messages.popleft(), slot, True, False, call.deadline_us, call.trace, call.parameters, &call.noted, now_us)
             if call.slots is None:
                 return 0
         call.return_window()

@@ -10,6 +10,7 @@ from gateway.native.call cimport (
     CALL_OPEN, ENCODING_DEFLATE, ENCODING_GZIP, ENCODING_IDENTITY, ENCODING_UNKNOWN, EVENT_BEGIN, METHOD_INFER,
     METHOD_OTHER, METHOD_STREAM_INFER, Call, advance)
 from gateway.native.cnghttp2 cimport *
+from gateway.native.noted cimport is_notable, note
 from gateway.native.refusal cimport INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED
 
 cdef enum:
@@ -201,6 +202,9 @@ cdef class Session(Carrier):
             call.accepts_encoding = call.encoding == ENCODING_GZIP or call.encoding == ENCODING_DEFLATE
         elif name_len == 11 and value_len <= MAX_TRACE_BYTES and memcmp(name, b"traceparent", 11) == 0:
             call.trace = value[:value_len]
+        elif (call.header_bytes <= self.limits.max_header_list_bytes and is_notable(name, name_len)
+              and note(&call.noted, name, name_len, value, value_len) < 0):
+            raise MemoryError("no memory for headers")
         if self.limits.forward_pattern is not None and call.header_bytes <= self.limits.max_header_list_bytes:
             text = name[:name_len].decode("latin-1")
             if self.limits.forward_pattern.fullmatch(text):

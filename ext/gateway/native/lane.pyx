@@ -411,7 +411,7 @@ cdef class Lane(Holder):
         self.stats.requests[code] += 1
         record(&self.stats.request[request.is_rest], took_us)
         if request.arm is not None:
-            request.arm.note(code, took_us)
+            request.arm.note(code, took_us, request.is_rest)
         if code == OK:
             self.stats.success_us += took_us
             request.settle(<Body>result)

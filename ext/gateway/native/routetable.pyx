@@ -1,10 +1,14 @@
-"""Model and version to lane, without allocation."""
+"""Model and version to where a request goes, without allocation."""
 from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport calloc, free
+from libc.string cimport memset
 
 from gateway.native.cursor cimport Span, span_equals
 from gateway.native.lane cimport Lane
-from gateway.native.refusal cimport NOT_FOUND, UNAVAILABLE
+from gateway.native.noted cimport Noted, note_all, release_noted
+from gateway.native.plan cimport Plan
+from gateway.native.refusal cimport FAILED_PRECONDITION, NOT_FOUND, UNAVAILABLE
+from gateway.native.route cimport Asked, Target
 
 from gateway.native.refusal import Refusal
 
@@ -23,10 +27,15 @@ cdef inline uint64_t hash_names(Span model, Span version) noexcept nogil:
     return h if h else 1
 
 
-cdef class RouteTable:
-    """RouteTable(models): {model: {version: Lane, or the reason why it does not serve}}; version "" is what an unversioned request gets."""
+cdef inline str shown(Span name):
+    return name.ptr[:min(name.len, MAX_SHOWN)].decode("utf-8", "replace") if name.len else ""
 
-    def __cinit__(self, dict models not None):
+
+cdef class RouteTable:
+    """RouteTable(models): {model: {version: what}}, where version "" is what an unversioned request gets and what is a Lane, the reason
+    why there is none, a Target, or a Plan that draws one; a Plan for a named version forbids to name it."""
+
+    def __cinit__(self, models not None):
         cdef size_t n = sum([len(versions) for versions in models.values()])
         cdef size_t size = 16
         while size < 2 * n:
@@ -38,28 +47,30 @@ cdef class RouteTable:
         if self.entries == NULL:
             raise MemoryError("no memory for a route table")
         for model, versions in models.items():
-            for version, target in versions.items():
-                self._insert(model, version, target)
+            for version, what in versions.items():
+                self._insert(model, version, what)
 
     def __dealloc__(self):
         free(self.entries)
 
-    cdef int _insert(self, str model, str version, object target) except -1:
+    cdef int _insert(self, str model, str version, object what) except -1:
         cdef RouteEntry* entry
         cdef bytes model_bytes = model.encode(), version_bytes = version.encode()
         cdef Span model_span, version_span
-        self.keep += [model_bytes, version_bytes, target]
+        if not isinstance(what, (Plan, Target)):
+            what = Target((<Lane>what).signature.version if isinstance(what, Lane) else version, what)
+        self.keep += [model_bytes, version_bytes, what]
         model_span.ptr, model_span.len = <const uint8_t*><char*>model_bytes, len(model_bytes)
         version_span.ptr, version_span.len = <const uint8_t*><char*>version_bytes, len(version_bytes)
         entry = self._find(model_span, version_span)
         entry.hash = hash_names(model_span, version_span)
         entry.model, entry.version = model_span, version_span
-        if isinstance(target, Lane):
-            entry.lane = <void*>target
-        elif isinstance(target, str):
-            entry.reason = <void*>target
+        if isinstance(what, Plan):
+            entry.plan = <void*>what
+            if (<Plan>what).wants_headers:
+                self.wants_headers = True
         else:
-            raise TypeError(f"a route leads to a Lane or to a reason, got {type(target).__name__}")
+            entry.target = <void*>what
         return 0
 
     cdef RouteEntry* _find(self, Span model, Span version) noexcept:
@@ -73,17 +84,30 @@ cdef class RouteTable:
                 return entry
             at = (at + 1) & self.mask
 
-    cdef Lane choose(self, Span model, Span version):
-        cdef RouteEntry* entry = self._find(model, version)
-        return <Lane>entry.lane if entry.lane != NULL else None
+    cdef Target choose(self, Asked* asked):
+        cdef RouteEntry* entry = self._find(asked.model, asked.version)
+        asked.has_key = False
+        if entry.target != NULL:
+            return <Target>entry.target
+        if entry.plan != NULL and asked.version.len == 0:
+            return (<Plan>entry.plan).choose(asked)
+        return None
 
-    cdef object refuse(self, Span model, Span version):
-        cdef RouteEntry* entry = self._find(model, version)
-        name = model.ptr[:min(model.len, MAX_SHOWN)].decode("utf-8", "replace") if model.len else ""
-        number = version.ptr[:min(version.len, MAX_SHOWN)].decode("utf-8", "replace") if version.len else ""
-        if entry.hash:
+    cdef object refuse(self, const Asked* asked, Target target):
+        cdef RouteEntry* entry = self._find(asked.model, asked.version)
+        cdef Plan plan
+        name, number = shown(asked.model), shown(asked.version)
+        if target is not None:
+            number = number or (target.version if target.route is not None else "")
             what = f"model '{name}' version '{number}'" if number else f"model '{name}'"
-            return Refusal(UNAVAILABLE, f"{what} does not serve: {<object>entry.reason if entry.reason != NULL else 'unloaded'}")
+            return Refusal(UNAVAILABLE, f"{what} does not serve: {target.reason or 'unloaded'}")
+        if entry.plan != NULL:
+            plan = <Plan>entry.plan
+            plan.tally.forbidden += 1
+            return Refusal(
+                FAILED_PRECONDITION,
+                f"model_version of model '{name}': got '{number}', but its route (generation {plan.generation}) forbids to name a version "
+                "(pinned: forbid); leave model_version empty")
         if name not in self.versions:
             known = ", ".join(sorted(self.versions)[:20]) or "none"
             got = f"model_name: got '{name}'" if name else "model_name is empty"
@@ -92,16 +116,40 @@ cdef class RouteTable:
             NOT_FOUND,
             f"model_version of model '{name}': got '{number}', expected one of {', '.join(self.versions[name]) or 'none'}")
 
-    def lookup(self, str model not None, str version not None=""):
-        """What a request for it gets: the Lane, or a Refusal raised."""
+    # --- for tests and tools ---------------------------------------------------------------------------------------------------
+
+    def target(self, str model not None, str version not None="", dict headers not None={}, bytes body not None=b""):
+        """Where one request for it goes: a Target, or a Refusal raised. Headers are bytes, `body` is its ModelInferRequest."""
         cdef bytes model_bytes = model.encode(), version_bytes = version.encode()
-        cdef Span model_span, version_span
-        model_span.ptr, model_span.len = <const uint8_t*><char*>model_bytes, len(model_bytes)
-        version_span.ptr, version_span.len = <const uint8_t*><char*>version_bytes, len(version_bytes)
-        lane = self.choose(model_span, version_span)
-        if lane is None:
-            raise self.refuse(model_span, version_span)
-        return lane
+        cdef Asked asked
+        cdef Noted noted
+        cdef Target target
+        memset(&asked, 0, sizeof(asked))
+        memset(&noted, 0, sizeof(noted))
+        asked.model.ptr, asked.model.len = model_bytes, len(model_bytes)
+        asked.version.ptr, asked.version.len = version_bytes, len(version_bytes)
+        asked.body.ptr, asked.body.len = body, len(body)
+        asked.headers = &noted
+        try:
+            note_all(&noted, headers)
+            target = self.choose(&asked)
+        finally:
+            release_noted(&noted)
+        if target is None:
+            raise self.refuse(&asked, None)
+        return target
+
+    def lookup(self, str model not None, str version not None=""):
+        """The Lane that answers a request for it, or a Refusal raised."""
+        cdef Target target = self.target(model, version)
+        cdef bytes model_bytes = model.encode(), version_bytes = version.encode()
+        cdef Asked asked
+        if target.lane is not None:
+            return target.lane
+        memset(&asked, 0, sizeof(asked))
+        asked.model.ptr, asked.model.len = model_bytes, len(model_bytes)
+        asked.version.ptr, asked.version.len = version_bytes, len(version_bytes)
+        raise self.refuse(&asked, target)
 
 
 def _by_number(version):

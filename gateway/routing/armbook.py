@@ -1,0 +1,90 @@
+"""What outlives a route table: the arms that requests count on, and the tallies and loads beside them.
+
+A new table has the same Arm for the same (model, version, name, stage), so that counting goes on over a swap. An arm
+that no table leads to any more is kept until its last request is answered, then its counters are added to those of its
+name and it is let go of: a thousand route changes do not leave a thousand arms. Affinity: owning loop only.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from gateway.native.arm import Arm
+from gateway.native.route import ShadowLoad, Tally
+
+MAX_NAMES = 256
+"""Names of arms of one model that are told apart in what is reported; later ones are one, named OTHER."""
+
+OTHER = "_other"
+
+_HELD_HERE = 3
+"""References to an Arm that nobody else has: the book's, the loop variable, and the argument of the count."""
+
+_ALL_STAGES = -1
+
+Name = tuple[str, str, str]
+"""Model, version, and the arm's name."""
+
+
+class ArmBook:
+    """One per worker."""
+
+    def __init__(self) -> None:
+        self._arms: dict[tuple[str, str, str, int], Arm] = {}
+        self._closed: dict[Name, Arm] = {}
+        self._tallies: dict[str, Tally] = {}
+        self._loads: dict[tuple[str, str], ShadowLoad] = {}
+        self._names: dict[str, set[str]] = {}
+
+    def arm(self, model: str, version: str, name: str, stage: int, weight: int = 0) -> Arm:
+        """`weight`: of 10,000; 0 when it is not drawn."""
+        key = (model, version, name, stage)
+        arm = self._arms.get(key)
+        if arm is None or arm.weight != weight:
+            if arm is not None:  # the generation was written anew, with another weight
+                self._close(arm)
+            arm = self._arms[key] = Arm(model, version, name, stage, weight)
+        return arm
+
+    def tally(self, model: str) -> Tally:
+        return self._tallies.setdefault(model, Tally(model))
+
+    def load(self, model: str, version: str) -> ShadowLoad:
+        """In flight of this shadow."""
+        return self._loads.setdefault((model, version), ShadowLoad())
+
+    def retire(self) -> None:
+        """After a swap: let go of the arms that neither a table nor a request holds."""
+        for key, arm in [*self._arms.items()]:
+            if sys.getrefcount(arm) <= _HELD_HERE + 1:  # the list of items has one too
+                self._close(self._arms.pop(key))
+
+    def _close(self, arm: Arm) -> None:
+        _total(self._closed, (arm.model, arm.version, arm.name)).absorb(arm)
+
+    # --- questions
+
+    def arms(self) -> list[Arm]:
+        """Those that requests may still count on, each of one stage."""
+        return [*self._arms.values()]
+
+    def tallies(self) -> list[Tally]:
+        return [*self._tallies.values()]
+
+    def totals(self) -> list[Arm]:
+        """Sums since start over all stages, one for each model, version and name."""
+        totals: dict[Name, Arm] = {}
+        for arm in (*self._closed.values(), *self._arms.values()):
+            _total(totals, (arm.model, arm.version, self._shown(arm))).absorb(arm)
+        return [*totals.values()]
+
+    def _shown(self, arm: Arm) -> str:
+        """Its name, or OTHER for good: a series that changed its name would go backwards."""
+        names = self._names.setdefault(arm.model, set())
+        if len(names) < MAX_NAMES:
+            names.add(arm.name)
+        return arm.name if arm.name in names else OTHER
+
+
+def _total(totals: dict[Name, Arm], name: Name) -> Arm:
+    return totals.setdefault(name, Arm(*name, _ALL_STAGES))

@@ -1,0 +1,119 @@
+"""Which routes are in force in this worker, over what the loader has in service: one native table, swapped as a whole.
+
+The loader says what serves, the agent what the routes are; either makes a new table, between two requests. A route that
+cannot be obeyed in full is in force all the same: what in it does not serve is said to whoever applied it, and to the
+callers that are drawn for it. Affinity: owning loop only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from gateway.native.routetable import RouteTable
+from gateway.observability import logs
+from gateway.routing.armbook import ArmBook
+from gateway.routing.compile import Versions, compile_routes, highest_ready, unserved
+from gateway.routing.route import Route
+
+NO_MODEL = "no such model here"
+
+
+@dataclass(frozen=True, slots=True)
+class RouteInForce:
+    route: Route
+    generation: int = 0
+    automatic: bool = False
+    """Made by the gateway for a model that nobody has routed: a repository load moves it to the highest version."""
+
+
+class Routing:
+    """One per worker; `swap` puts a table in force. `defaults` by model is the version that speaks for it."""
+
+    def __init__(self, swap: Callable[[RouteTable], None], defaults: dict[str, str] | None = None) -> None:
+        self._swap = swap
+        self._defaults: dict[str, str] = {} if defaults is None else defaults
+        self._models: Mapping[str, Versions] = {}
+        self._routes: dict[str, RouteInForce] = {}
+        self._repinned: dict[str, RouteInForce] = {}
+        self.arms = ArmBook()
+        self.revision = 0
+        """Of the store, as it was applied last; 0: never."""
+        self.n_swaps = 0
+        self._log = logs.get()
+
+    # --- changes
+
+    def publish(self, models: Mapping[str, Versions]) -> None:
+        """From the loader: what serves now, or why it does not, by model and version."""
+        self._models = models
+        self._compile()
+
+    def apply(self, routes: Mapping[str, RouteInForce], revision: int) -> dict[str, str]:
+        """All routes there are, in place of those before, in one swap; by model, why something in its route does not
+        serve.
+        """
+        for model, given in routes.items():
+            if (before := self._routes.get(model)) != given:
+                generation = before.generation if before else None
+                self._log.info("route applied", model=model, generation=given.generation, before=generation)
+        for model in self._routes.keys() - routes.keys():
+            self._log.info("route removed", model=model, before=self._routes[model].generation)
+        self._routes = dict(routes)
+        for model, pinned in [*self._repinned.items()]:
+            now = self._routes.get(model)
+            if now is None or not now.automatic or now.generation != pinned.generation:
+                del self._repinned[model]
+        self.revision = revision
+        self._compile()
+        return self.faults()
+
+    def repin(self, model: str) -> None:
+        """A repository load of `model` is done: where nobody has routed it, its highest ready version answers, as
+        Triton's users expect. It holds until a newer generation comes.
+        """
+        given = self._routes.get(model)
+        highest = highest_ready(self._models.get(model, {}))
+        if given is None or not given.automatic or highest is None or given.route == Route.only(highest):
+            self._repinned.pop(model, None)
+        else:
+            self._repinned[model] = RouteInForce(Route.only(highest), given.generation, True)
+            self._log.info("automatic route moved", model=model, version=highest, generation=given.generation)
+        self._compile()
+
+    def _compile(self) -> None:
+        routes = {model: given.route for model, given in self.routes.items()}
+        generations = {model: given.generation for model, given in self.routes.items()}
+        table = compile_routes(self._models, routes, generations, self.arms)
+        self._defaults.clear()
+        self._defaults.update({model: route.default_version() for model, route in routes.items()})
+        self._swap(table)
+        self.n_swaps += 1
+        del table
+        self.arms.retire()
+
+    # --- questions
+
+    @property
+    def routes(self) -> dict[str, RouteInForce]:
+        """In force, by model."""
+        return {**self._routes, **self._repinned}
+
+    @property
+    def generations(self) -> dict[str, int]:
+        return {model: given.generation for model, given in self._routes.items()}
+
+    @property
+    def repinned(self) -> dict[str, str]:
+        """By model, the version that a repository load has put in place of an automatic route's."""
+        return {model: given.route.default_version() for model, given in self._repinned.items()}
+
+    def faults(self) -> dict[str, str]:
+        """By model, why something in its route does not serve."""
+        found = {}
+        for model, given in self.routes.items():
+            if model not in self._models:
+                found[model] = NO_MODEL
+            elif reasons := unserved(self._models[model], given.route):
+                found[model] = "; ".join(f"version {version}: {reason}" for version, reason in reasons.items())
+        return found
