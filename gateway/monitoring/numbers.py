@@ -32,18 +32,19 @@ class Numbers:
 
     def see(self, values: Array) -> None:
         """First pass."""
-        finite = np.isfinite(values)
-        values = values if finite.all() else values[finite]
-        if not len(values):
-            return
-        before, n = self.quantiles.n, len(values)
-        self.quantiles.add(values)
-        # Chan, Golub and LeVeque's update: no cancellation, whatever the first value was.
         with np.errstate(over="ignore", invalid="ignore"):
-            mean = float(values.mean())
+            mean = float(values.mean()) if len(values) else 0.0
+            if not math.isfinite(mean):  # one that is not finite makes the mean so: no look at each where all are
+                values = values[np.isfinite(values)]
+                mean = float(values.mean()) if len(values) else 0.0
+            before, n = self.quantiles.n, len(values)
+            if not n:
+                return
+            self.quantiles.add(values)
+            # Chan, Golub and LeVeque's update: no cancellation, whatever the first value was.
             deviations = values - mean
             step = mean - self._mean
-            self._squares += float(deviations @ deviations) + step * step * before * n / (before + n)
+            self._squares += float(np.dot(deviations, deviations)) + step * step * before * n / (before + n)
             self._mean += step * n / (before + n)
 
     def freeze(self, bins: int) -> None:

@@ -225,7 +225,7 @@ class ParquetReader(Reader):
 
         super().__init__(path)
         try:
-            with pq.ParquetFile(path) as file:
+            with pq.ParquetFile(path, pre_buffer=False) as file:
                 self._schema, self._n_rows = file.schema_arrow, file.metadata.num_rows
         except (pa.ArrowException, OSError) as error:
             raise ConfigError(f"{path}: is no readable Parquet file: {_one_line(error)}") from None
@@ -239,7 +239,7 @@ class ParquetReader(Reader):
 
         first = 0
         try:
-            with pq.ParquetFile(self.path) as file:
+            with pq.ParquetFile(self.path, buffer_size=2**20, pre_buffer=False) as file:
                 n_bytes = sum(file.metadata.row_group(at).total_byte_size for at in range(file.num_row_groups))
                 rows = max(1, min(MAX_FRAME_ROWS, FRAME_BYTES * self._n_rows // max(1, n_bytes)))
                 for batch in file.iter_batches(rows, columns=list(wanted)):
