@@ -117,7 +117,7 @@ def write(baseline: Baseline, state: DriftState, now_s: float, threshold: float)
     """The report of a state."""
     end_s = max(state.judged_until_s, int(now_s) // MINUTE_S * MINUTE_S)  # the minute that runs says too little
     spans = {name: state.ring.last(baseline, span_s, end_s) for name, span_s in SPANS_S.items()}
-    shown = next((name for name in ("1m", "10m", "1h") if _requests(baseline, spans[name]) >= 50), "1d")
+    shown = next((name for name in ("1m", "10m", "1h") if _requests(baseline, spans[name].cells) >= 50), "1d")
     names = [column.name for column in baseline.judged]
     pages = tuple(
         name for name, log_m in zip(names, state.detector.log_m.tolist(), strict=True)
@@ -135,7 +135,7 @@ def write(baseline: Baseline, state: DriftState, now_s: float, threshold: float)
         model=baseline.model, version=baseline.version, at=now_s, judged_until=state.judged_until_s,
         sentence=_verdict(columns), threshold=threshold, budget_days=baseline.settings.budget_days,
         tolerance=baseline.settings.tolerance, major=baseline.settings.major, source=baseline.source,
-        rows=baseline.rows, requests={name: _requests(baseline, span) for name, span in spans.items()},
+        rows=baseline.rows, requests={name: _requests(baseline, span.cells) for name, span in spans.items()},
         columns=tuple(columns), pages=pages, named=named,
     )  # fmt: skip
 
@@ -187,7 +187,10 @@ def _column(
     trend = [float(scores[at]) for _, scores in state.recent]
     known = [score for score in trend if not math.isnan(score)]
     score = known[-1] if known else None
-    status: Status = "alarm" if is_alarm else "waiting" if score is None else "moved" if score >= 1.0 else "ok"
+    judged = max(_requests(baseline, state.before), 1)
+    n_steady = math.ceil(distances.least_n(column.p.size) / judged)  # so many windows are enough rows
+    is_moved = len(known) >= n_steady and known[-1] >= 1.0 and float(np.mean(known[-n_steady:])) >= 1.0
+    status: Status = "alarm" if is_alarm else "waiting" if score is None else "moved" if is_moved else "ok"
     since = float(state.detector.since_s[at]) if state.detector.log_run[at] > 0.0 else None
     before = _level(column, column.base, None)
     groups, labels = _shown(column)
@@ -227,7 +230,7 @@ def tell(
         moved = (level.mean - before.mean) / before.std if before.std else 0.0
         by = f" ({moved:+.2g} deviations)" if abs(moved) >= 0.05 else ""
         parts.insert(0, f"mean {level.mean:.4g}, was {before.mean:.4g}{by}")
-    elif shape_now:
+    elif shape_now and shape_base:
         at = int(np.argmax(np.abs(np.subtract(shape_now, shape_base))))
         if shape_now[at] != shape_base[at]:
             parts.append(f"{labels[at]} {_percent(shape_now[at])}, was {_percent(shape_base[at])}")
@@ -299,8 +302,8 @@ def _shares(counts: Integers) -> tuple[float, ...]:
     return tuple(round(share, 5) for share in (counts / total).tolist()) if total else ()
 
 
-def _requests(baseline: Baseline, counted: Counted) -> int:
-    return sum(requests_of(baseline, counted.cells))
+def _requests(baseline: Baseline, cells: Integers) -> int:
+    return sum(requests_of(baseline, cells))
 
 
 def _percent(share: float) -> str:
