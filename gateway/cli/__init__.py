@@ -9,6 +9,7 @@ import typer
 
 from gateway.cli.control import control
 from gateway.cli.predict import predict
+from gateway.cli.profile import app as profile_app
 from gateway.cli.serve import serve
 from gateway.cli.worker import worker
 
@@ -24,6 +25,7 @@ app.command()(serve)
 app.command()(predict)
 app.command()(control)
 app.command()(worker)
+app.add_typer(profile_app, name="profile")
 
 
 def _version(wanted: bool) -> None:

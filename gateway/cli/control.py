@@ -16,9 +16,7 @@ def control(
         Path | None,
         typer.Option(metavar="DIR", help="Model repository: DIR/<model>/<version>/model.onnx.", show_default=False),
     ] = None,
-    state: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of the store.", show_default=False)
-    ] = None,
+    state: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the store.", show_default=False)] = None,
     store: Annotated[
         str | None,
         typer.Option(

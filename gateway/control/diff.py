@@ -26,7 +26,9 @@ def _walk(path: Path, before: Any, after: Any) -> Iterator[tuple[Path, Any, Any]
             yield from _walk((*path, key), before.get(key, _NOTHING), after.get(key, _NOTHING))
     elif isinstance(before, list) and isinstance(after, list):
         for index in range(max(len(before), len(after))):
-            yield from _walk((*path, index), *(each[index] if index < len(each) else _NOTHING for each in (before, after)))
+            yield from _walk(
+                (*path, index), *(each[index] if index < len(each) else _NOTHING for each in (before, after))
+            )
     elif before is _NOTHING or after is _NOTHING or before != after:
         yield path, before, after
 

@@ -56,9 +56,7 @@ def living(records: Iterable[WorkerRecord]) -> list[WorkerRecord]:
 def absent(live: Sequence[WorkerRecord], expected: Expected) -> list[Silent]:
     """Places of the supervisor's whose worker is not here."""
     here = {record.index for record in live if record.host == expected.host}
-    return [
-        Silent(f"{expected.host}/{index}", "is being started") for index in range(expected.n) if index not in here
-    ]
+    return [Silent(f"{expected.host}/{index}", "is being started") for index in range(expected.n) if index not in here]
 
 
 def behind(live: Sequence[WorkerRecord], expected: Expected, model: str, generation: int) -> list[Silent]:

@@ -5,6 +5,7 @@ Each duty has a thread of its own and runs, while we lead, every so often; what 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -74,10 +75,8 @@ class Leader:
                 self._leads.clear()
             self._stop.wait(RENEW_S)
         if self.term:
-            try:
+            with contextlib.suppress(GatewayError):
                 self._keeper.get().release(LEASE, self._holder)
-            except GatewayError:
-                pass
 
     def _serve(self, name: str, every_s: float, work: Work) -> None:
         last = ""

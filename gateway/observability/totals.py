@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from functools import cache
+from types import GenericAlias
 from typing import Any, get_args, get_origin, get_type_hints
 
 import orjson
@@ -22,8 +23,11 @@ def to_json(totals: Totals) -> bytes:
 def from_json(line: bytes) -> Totals:
     """ValueError for anything else."""
     try:
-        plain = {name: _adapters()[name].validate_python(value) for name, value in orjson.loads(line).items()}
-        return Totals(**{name: dict(value) if name in _keyed() else value for name, value in plain.items()})
+        plain: dict[str, Any] = {
+            name: _adapters()[name].validate_python(value) for name, value in orjson.loads(line).items()
+        }
+        plain |= {name: dict(plain[name]) for name in _keyed()}
+        return Totals(**plain)
     except (ValidationError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"no totals: {error}") from None
 
@@ -32,14 +36,15 @@ def from_json(line: bytes) -> Totals:
 def _keyed() -> dict[str, tuple[Any, ...]]:
     """Fields that are dictionaries whose keys are no text: JSON has each as a list of pairs."""
     hints = get_type_hints(Totals)
-    keyed = [name for name, hint in hints.items() if get_origin(hint) is dict and get_origin(get_args(hint)[0]) is tuple]
+    keyed = [
+        name for name, hint in hints.items() if get_origin(hint) is dict and get_origin(get_args(hint)[0]) is tuple
+    ]
     return {name: get_args(hints[name]) for name in keyed}
 
 
 @cache
 def _adapters() -> dict[str, TypeAdapter[Any]]:
-    pairs = _keyed()
-    return {
-        name: TypeAdapter(list[tuple[pairs[name]]] if name in pairs else hint)  # type: ignore[misc]
-        for name, hint in get_type_hints(Totals).items()
-    }
+    hints: dict[str, Any] = get_type_hints(Totals)
+    for name, pair in _keyed().items():
+        hints[name] = GenericAlias(list, (GenericAlias(tuple, pair),))
+    return {name: TypeAdapter(hint) for name, hint in hints.items()}

@@ -25,7 +25,7 @@ from gateway.observability import logs
 from gateway.routing.route import RouteError, parse
 from gateway.serving import lastroutes
 from gateway.serving.catalog import Catalog
-from gateway.serving.lastroutes import KeptRoute, LastRoutes
+from gateway.serving.lastroutes import KeptRoute
 from gateway.serving.orders import Key, Orders, changes, remembered
 from gateway.serving.routing import RouteInForce
 
@@ -104,6 +104,8 @@ class Agent:
         self._log = logs.get()
         self._known = lastroutes.read(folder)
         self._in_force: dict[str, RouteInForce] = {}
+        self._documents: dict[str, KeptRoute] = {}
+        """Of what is in force."""
         self._load_faults: dict[Key, str] = {}
         self._sources: list[_Source] = []
         self._errands: deque[Callable[[Store], None]] = deque()
@@ -271,11 +273,12 @@ class Agent:
         routes, unreadable = {}, {}
         for model, each in kept.items():
             before = self._in_force.get(model)
-            if before and before.generation == each.generation and before.automatic == each.automatic:
+            if before and self._documents.get(model) == each:
                 routes[model] = before
                 continue
             try:
                 routes[model] = RouteInForce(parse(each.document), each.generation, each.automatic)
+                self._documents[model] = each
             except RouteError as error:
                 unreadable[model] = "; ".join(str(error).splitlines())
                 if before:

@@ -106,7 +106,7 @@ class ControlProcess:
         fds = {"listen_fd": self._sock.fileno(), "link_fd": theirs.fileno(), "lifeline_fd": lifeline_fd}
         self._exited = self._loop.create_future()
         try:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: ASYNC220 - milliseconds, and SIGCHLD is the supervisor's
                 self._command(self._options.model_copy(update=fds)),
                 stdin=subprocess.DEVNULL,
                 pass_fds=[*fds.values()],

@@ -213,9 +213,7 @@ class Loader:
             path = next((each.path for each in folder.versions if str(each.number) == version), None)
             if path is None:
                 there = listed(str(each.number) for each in folder.versions) or "none"
-                raise NotFound(
-                    f"model {quoted(model)}: no folder of version {version} in {folder.path}; there: {there}"
-                )
+                raise NotFound(f"model {quoted(model)}: no folder of version {version} in {folder.path}; there {there}")
             if entry is None:
                 entry = self._catalog.add(model, version)
             else:

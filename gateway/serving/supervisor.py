@@ -153,7 +153,9 @@ class Supervisor:
         else:
             os.environ.pop(STORE_VARIABLE, None)
         if self._deployment.model_control or (self._control_command and self._deployment.state is None):
-            folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="gateway-", ignore_cleanup_errors=True)))
+            folder = Path(
+                held.enter_context(tempfile.TemporaryDirectory(prefix="gateway-", ignore_cleanup_errors=True))
+            )
             if self._deployment.model_control:
                 self._scratch = folder  # models that callers sent lie there
             self._routes_folder = folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -50,7 +51,7 @@ def counts(plan: TilePlan, tensors: Mapping[tuple[str, str], Array]) -> dict[str
 
 
 def _column(column: dict[str, Any], rows: Array) -> dict[str, Any]:
-    flat = rows.reshape(len(rows), -1)
+    flat = rows.reshape(len(rows), math.prod(rows.shape[1:]))
     if column["kind"] == "categorical":
         return _words(column["vocabulary"], flat[:, column["index"]].tolist())
     if column["kind"] == "summary":
