@@ -125,7 +125,7 @@ def estimate(registers: bytes) -> float:
     for rank in range(_MAX_RANK - 1, 0, -1):
         z = (z + ranks[rank]) / 2
     z += m * _sigma(ranks[0] / m)
-    return float(m * m / (2 * math.log(2)) / z) if math.isfinite(z) else 0.0
+    return m * m / (2 * math.log(2)) / float(z) if z else math.inf
 
 
 def _sigma(x: float) -> float:

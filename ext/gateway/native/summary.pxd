@@ -98,6 +98,8 @@ cdef inline double std_of(const Summary* s) noexcept nogil:
     cdef double mean, variance
     if not is_finite(s):
         return GW_NO_NUMBER
+    if s.squares == GW_INFINITE:                              # of finite values: more than FP32 holds
+        return GW_INFINITE
     mean = s.shifted / <double>s.n
     variance = s.squares / <double>s.n - mean * mean
     return sqrt(variance) if variance > 0 else 0
@@ -106,6 +108,8 @@ cdef inline double std_of(const Summary* s) noexcept nogil:
 cdef inline double norm_of(const Summary* s) noexcept nogil:
     if not is_finite(s):
         return GW_NO_NUMBER if s.has_nan else GW_INFINITE
+    if s.squares == GW_INFINITE:
+        return GW_INFINITE
     return sqrt(max(0.0, s.squares + 2 * s.origin * s.shifted + <double>s.n * s.origin * s.origin))
 
 
