@@ -4,6 +4,7 @@ from typing import Any, Literal, final
 import numpy as np
 
 from gateway.native.batch import Batch
+from gateway.native.monitor import Monitor
 from gateway.native.request import Holder
 from gateway.native.sampler import Sampler
 from gateway.native.signature import Signature
@@ -29,6 +30,8 @@ class LaneAlarm(Timed): ...
 
 @final
 class Lane(Holder):
+    monitor: Monitor | None
+
     def __init__(
         self,
         signature: Signature,

@@ -8,6 +8,7 @@ from libc.stdint cimport int64_t, uint64_t
 from gateway.native.batch cimport Batch, Release
 from gateway.native.cost cimport Cost
 from gateway.native.histogram cimport Histogram
+from gateway.native.monitor cimport Monitor
 from gateway.native.refusal cimport N_CODES
 from gateway.native.request cimport Holder, Request
 from gateway.native.sampler cimport Sampler
@@ -71,6 +72,7 @@ cdef class Lane(Holder):
     cdef dict batch_sizes                       # rows -> [batches, microseconds]
     cdef int64_t last_us                        # monotonic end of the last run; 0: never
     cdef Sampler sampler                        # None: no access log
+    cdef public Monitor monitor                 # None: nobody looks at values
 
     cdef int admit(self, Request request, int64_t deadline_us, int64_t now_us) except -1     # Refusal
     cdef int pump(self, int64_t now_us) except -1
