@@ -74,7 +74,7 @@ def build(
 
         start = time.monotonic()
         reader = open_reader(data, format_)
-        with opened(models, model, version) as version_, _progress(str(data)) as progress:
+        with opened(models, model, version) as version_, _progress(data.name) as progress:
             built = build_profile(
                 reader,
                 version_.subject,

@@ -43,6 +43,8 @@ class DriftState:
     held: frozenset[str] = frozenset()
     accepted: Floats = field(default_factory=lambda: np.zeros(0))
     """In tolerances, what an operator called normal; 0 is nothing."""
+    as_of_s: float = 0.0
+    """When it was last brought up to date."""
 
     @classmethod
     def new(cls, baseline: Baseline) -> DriftState:
@@ -67,7 +69,7 @@ def assess(
     names = [column.name for column in baseline.judged]
     state = _release(state, names, held, accepted)
     ring = state.ring.with_tiles(baseline, tiles).at(baseline, now_s)
-    state = replace(state, ring=ring)
+    state = replace(state, ring=ring, as_of_s=now_s)
     until_s = int(now_s - GRACE_S) // MINUTE_S * MINUTE_S
     for start in sorted(ring.minutes):
         if not state.judged_until_s <= start < until_s:

@@ -10,6 +10,7 @@ import abc
 import csv
 import io
 import itertools
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +111,7 @@ class _Counted(io.RawIOBase):
 
     def __init__(self, path: Path, advance: Advance) -> None:
         super().__init__()
+        self._path = path
         self._raw = path.open("rb")
         self._n_bytes = max(1, path.stat().st_size)
         self._advance = advance
@@ -123,7 +125,10 @@ class _Counted(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        n = int(self._file.readinto(buffer))
+        try:
+            n = int(self._file.readinto(buffer))
+        except (EOFError, OSError, zlib.error) as error:
+            raise ConfigError(f"{self._path}: cannot be read to its end: {_one_line(error)}") from None
         self._advance(min(1.0, self._raw.tell() / self._n_bytes))
         return n
 
@@ -209,14 +214,11 @@ class CsvReader(Reader):
                     yield row, line, cells
             except csv.Error as error:
                 raise ConfigError(f"{self.path}: line {reader.line_num}: {error}") from None
-            except UnicodeDecodeError as error:
-                line = reader.line_num + 1
-                raise ConfigError(f"{self.path}: after line {line - 1}: no UTF-8: {error.reason}") from None
 
     def _text(self) -> io.TextIOWrapper:
-        return io.TextIOWrapper(
-            io.BufferedReader(_Counted(self.path, lambda _: None)), encoding="utf-8-sig", newline=""
-        )
+        """Bytes that are no UTF-8 come through as surrogates, so that they can be found by line."""
+        raw = io.BufferedReader(_Counted(self.path, lambda _: None))
+        return io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
 class ParquetReader(Reader):
@@ -451,6 +453,8 @@ def _is_number(text: str) -> bool:
 def _cell_fault(cell: str, datatype: str) -> str:
     """What is wrong with a CSV's cell, or ""."""
     cell = cell.strip()
+    if not cell.isprintable() and any("\udc80" <= each <= "\udcff" for each in cell):
+        return "got bytes that are no UTF-8"
     if datatype == "BYTES":
         return ""
     if cell in NULLS:

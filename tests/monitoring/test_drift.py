@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.monitoring import drift
+from gateway.monitoring import drift, driftstate
 from gateway.monitoring.baseline import SCHEMA, Baseline, Settings
 from gateway.monitoring.drift import DriftState
 from gateway.monitoring.driftreport import DriftReport
@@ -227,6 +227,34 @@ def test_a_constant_column_and_a_column_that_was_always_missing_are_judged() -> 
     other = {"constant": np.full(400, 8.0), "never": ["word"] * 400}
     report, _ = drift.assess(baseline, [tile(odd, other, 1)], state, START_S + 131)
     assert set(report.pages) == {"constant", "never"}
+
+
+def test_a_state_that_was_kept_goes_on_as_if_nothing_had_happened() -> None:
+    stream = Stream()
+    stream.feed(4, x1=lambda x: x + 0.6)
+    twin = Stream()
+    twin.state = driftstate.from_bytes(driftstate.to_bytes(stream.state), BASELINE)  # type: ignore[arg-type]
+    twin.rng.bit_generator.state = stream.rng.bit_generator.state
+    twin.minute = stream.minute
+    assert twin.feed(3, x1=lambda x: x + 2) == stream.feed(3, x1=lambda x: x + 2)
+
+
+def test_a_new_state_can_be_kept_too() -> None:
+    state = DriftState.new(BASELINE)
+    kept = driftstate.from_bytes(driftstate.to_bytes(state), BASELINE)
+    assert kept.detector.scores == ()
+    assert kept.held == frozenset()
+
+
+def test_a_kept_state_that_is_cut_off_damaged_or_of_another_profile_is_refused() -> None:
+    stream = Stream()
+    stream.feed(2)
+    content = driftstate.to_bytes(stream.state)  # type: ignore[arg-type]
+    for at in range(0, len(content), max(1, len(content) // 40)):
+        with pytest.raises(ValueError, match=r"cannot be read|another profile|columns|format"):
+            driftstate.from_bytes(content[:at], BASELINE)
+    with pytest.raises(ValueError, match="it is of another profile"):
+        driftstate.from_bytes(content, Baseline.of(a_profile("1" * 64)))
 
 
 def test_the_report_survives_its_way_through_json() -> None:
