@@ -11,6 +11,7 @@ from gateway.cli import audit, model, route, shadow
 from gateway.cli.bench import bench
 from gateway.cli.control import control
 from gateway.cli.predict import predict
+from gateway.cli.profile import app as profile_app
 from gateway.cli.serve import serve
 from gateway.cli.status import status
 from gateway.cli.worker import worker
@@ -33,6 +34,7 @@ app.add_typer(shadow.app)
 app.add_typer(audit.app)
 app.command()(control)
 app.command()(worker)
+app.add_typer(profile_app, name="profile")
 
 
 def _version(wanted: bool) -> None:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from gateway.config.alerts import DriftOptions, Webhooks
 from gateway.config.files import error_lines, load_yaml, read_mapping
 from gateway.config.limits import Limits
 from gateway.config.units import expected, parse_duration_us, parse_every
@@ -105,6 +106,10 @@ class DeploymentFile(BaseModel):
     """Every Nth request gets a line in the log; 0: none does. Written as N or as a fraction."""
     forward_headers: Annotated[str, AfterValidator(_pattern)] = ""
     """Regular expression of whole header names, lower case: those become parameters of the request. Empty: none."""
+    drift: DriftOptions = DriftOptions()
+    """When a change of what models see and say is worth a page."""
+    webhooks: Webhooks = ()
+    """Who is told."""
     limits: Limits = Limits()
 
 
@@ -182,6 +187,9 @@ def load_deployment(config: Path | None, flags: Mapping[str, Any]) -> Deployment
         for name in _PATHS:
             if merged.get(name) is not None:
                 merged[name] = config.parent / Path(merged[name]).expanduser()
+        for webhook in merged.get("webhooks", ()):
+            if webhook.get("secret_file") is not None:
+                webhook["secret_file"] = config.parent / Path(webhook["secret_file"]).expanduser()
     merged |= {name: value for name, value in flags.items() if value is not None}
     if merged.get("models") is None:
         raise ConfigError(

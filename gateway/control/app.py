@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from gateway.control import problems
-from gateway.control.api import audit, models, routes, shadows, workers
+from gateway.control.api import audit, drift, models, routes, shadows, workers
 from gateway.control.plane import Plane
 from gateway.observability.aggregate import Aggregate
 from gateway.observability.metrics import render
@@ -21,6 +21,7 @@ gateway control plane
   /v1/routes      who answers: read, replace, history, roll back
   /v1/shadows     what shadows answered, beside what callers got
   /v1/workers     who serves
+  /v1/drift       how far traffic is from the profiles; /v1/alarms: what was found
   /v1/audit       who changed what
   /metrics        what all workers counted, for Prometheus
   /docs           this interface, to read and try
@@ -54,9 +55,10 @@ def create_app(plane: Plane) -> FastAPI:
         if totals is None:  # nobody's supervisor: there are no workers whose counters come here
             totals = Aggregate(0).totals()
         # In a thread: with a thousand versions it is a second's work.
-        body, content_type = await asyncio.to_thread(render, totals, request.headers.get("accept", ""))
+        accept = request.headers.get("accept", "")
+        body, content_type = await asyncio.to_thread(lambda: render(totals, accept, plane.drift_families()))
         return Response(body, media_type=content_type)
 
-    for part in (models, routes, shadows, workers, audit):
+    for part in (models, routes, shadows, workers, audit, drift):
         app.include_router(part.router)
     return app

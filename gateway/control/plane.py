@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastapi import Request
+from prometheus_client.core import Metric
 
 from gateway.control.fleet import LIVE_S, Expected, living
 from gateway.control.leader import Leader
 from gateway.control.registration import Registrar
 from gateway.control.storekeeper import StoreKeeper
+from gateway.errors import GatewayError
 from gateway.observability.aggregate import Totals
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ class Plane:
     totals: Callable[[], Awaitable[Totals | None]]
     is_ephemeral: bool = False
     started_at: float = field(default_factory=time.time)
+    webhooks: tuple[str, ...] = ()
+    """Names of those that are told of alarms."""
     commit: threading.Lock = field(default_factory=threading.Lock)
     """Held while a change is checked against the store and written to it."""
 
@@ -43,6 +47,17 @@ class Plane:
     def store(self) -> Store:
         """Unavailable."""
         return self.keeper.get()
+
+    def drift_families(self) -> list[Metric]:
+        """Gauges of drift; none while the store cannot be read: a scrape must not fail with it."""
+        from gateway.control import drift, driftmetrics
+
+        try:
+            found = drift.reports(self.store)
+            live = [drift.alarm_of(record) for record in self.store.alarms(states=drift.LIVE)]
+        except GatewayError:
+            return []
+        return list(driftmetrics.families(found, live))
 
     def live(self) -> list[WorkerRecord]:
         return living(self.store.workers(seen_within_s=LIVE_S))

@@ -14,8 +14,9 @@ import uuid
 from typing import TYPE_CHECKING
 
 from gateway.config.deployment import STORE_VARIABLE, ControlOptions
-from gateway.control import automatic, fleet, keep
+from gateway.control import automatic, drift, fleet, keep
 from gateway.control.app import create_app
+from gateway.control.drift import DriftWatch
 from gateway.control.fleet import Expected
 from gateway.control.leader import Leader
 from gateway.control.link import Link
@@ -23,7 +24,9 @@ from gateway.control.plane import Plane
 from gateway.control.registration import ACTOR, Registrar
 from gateway.control.server import serve
 from gateway.control.storekeeper import StoreKeeper
+from gateway.control.webhooks import Courier
 from gateway.errors import GatewayError
+from gateway.monitoring.baseline import Settings
 from gateway.observability import logs
 
 if TYPE_CHECKING:
@@ -33,11 +36,12 @@ BACKLOG = 64
 ROUTES_EVERY_S = 0.5
 REGISTER_EVERY_S = 1.0
 KEEP_EVERY_S = 1.0
+COURIER_EVERY_S = 1.0
 PRUNE_EVERY_S = 600.0
 START_GRACE_S = 10.0
 """For the first worker of each place to report; then a model's first route does not wait for it any longer."""
 FORGET_WORKERS_AFTER_S = 24 * 3600.0
-FORGET_REPORTS_AFTER_S = {"pair": 30 * 24 * 3600.0, "disagreement": 7 * 24 * 3600.0}
+FORGET_REPORTS_AFTER_S = {"plan": 24 * 3600.0, "pair": 30 * 24 * 3600.0, "disagreement": 7 * 24 * 3600.0}
 
 
 def run(options: ControlOptions, sock: socket.socket) -> int:
@@ -72,8 +76,12 @@ async def _run(options: ControlOptions, sock: socket.socket) -> int:
         expected=Expected(host, options.workers) if is_supervised else Expected(),
         totals=link.totals,
         is_ephemeral=options.is_ephemeral,
+        webhooks=tuple(webhook.name for webhook in options.webhooks),
     )
     add_duties(plane)
+    watch = DriftWatch(Settings(**options.drift.model_dump()), plane.webhooks)
+    leader.add("drift", drift.EVERY_S, watch.run)
+    leader.add("webhooks", COURIER_EVERY_S, Courier(options.webhooks).run)
     sock.listen(BACKLOG)
     await link.open()
     keeper.start()

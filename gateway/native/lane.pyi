@@ -5,6 +5,7 @@ import numpy as np
 
 from gateway.native.batch import Batch
 from gateway.native.circuit import Circuit
+from gateway.native.monitor import Monitor
 from gateway.native.request import Holder
 from gateway.native.sampler import Sampler
 from gateway.native.signature import Signature
@@ -40,6 +41,7 @@ class LaneAlarm(Timed): ...
 @final
 class Lane(Holder):
     circuit: Circuit | None
+    monitor: Monitor | None
 
     def __init__(
         self,

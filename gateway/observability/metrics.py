@@ -34,10 +34,10 @@ DURATION_BOUNDS = [str(bound / 1e6) for bound in DURATION_BOUNDS_US]
 _ROWS_BOUNDS = [str(bound) for bound in ROWS_BOUNDS]
 
 
-def render(totals: Totals, accept: str = "") -> tuple[bytes, str]:
-    """Body and content type for an Accept header."""
+def render(totals: Totals, accept: str = "", more: Iterable[Metric] = ()) -> tuple[bytes, str]:
+    """Body and content type for an Accept header. `more`: families from elsewhere."""
     encode, content_type = choose_encoder(accept)
-    body = encode(Families(totals))
+    body = encode(Families(totals, more))
     if content_type.startswith("text/plain"):
         body = triton.as_counters(body)
     return body, content_type
@@ -46,8 +46,8 @@ def render(totals: Totals, accept: str = "") -> tuple[bytes, str]:
 class Families(Collector):
     """Totals in the shape that prometheus-client encodes."""
 
-    def __init__(self, totals: Totals) -> None:
-        self._totals = totals
+    def __init__(self, totals: Totals, more: Iterable[Metric] = ()) -> None:
+        self._totals, self._more = totals, tuple(more)
 
     def collect(self) -> Iterator[Metric]:
         yield from _requests(self._totals)
@@ -57,6 +57,7 @@ class Families(Collector):
         yield from _traffic(self._totals)
         yield from _workers(self._totals)
         yield from triton.families(self._totals)
+        yield from self._more
 
 
 def _requests(totals: Totals) -> Iterator[Metric]:

@@ -34,6 +34,7 @@ from gateway.serving.catalog import Catalog, ServedVersion, State
 from gateway.serving.faults import FaultLog
 from gateway.serving.held import Held, Holdings, Source, fingerprint
 from gateway.serving.modelconfig import to_triton
+from gateway.serving.monitors import Monitors, Watch
 from gateway.serving.routing import Routing
 from gateway.serving.shadows import twin
 from gateway.serving.wording import listed, quoted
@@ -60,9 +61,11 @@ class Loader:
         models: Path,
         holdings: Holdings | None = None,
         routing: Routing | None = None,
+        monitors: Monitors | None = None,
     ) -> None:
         self._catalog, self._hub, self._workers = catalog, hub, workers
         self._routing = routing or Routing(partial(setattr, hub, "routes"), catalog.defaults)
+        self._monitors = monitors
         self._on_settled = on_settled
         self._models = models
         self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -345,6 +348,8 @@ class Loader:
         )
         for rows, cost_us in backend.costs_us:
             lane.learn(rows, cost_us)
+        if self._monitors and source.watch:
+            self._monitors.attach(entry.model, entry.version, lane, source.watch)
         self._holdings[entry] = Held(lane, executor, backend, policy, source, background)
         self._catalog.move(entry, State.READY, signature=backend.signature, platform=backend.platform)
 
@@ -421,7 +426,7 @@ def _open(path: Path, config: ModelConfig, threads: int, model: str, version: st
     source = Source(path, config, fingerprint(path))  # first: what changes during the load is found by the next one
     backend = onnx.load(path, config, threads, model=model, version=version)
     backend.warm_up()
-    return backend, source
+    return backend, replace(source, watch=Watch.of(path, backend.signature, model, version))
 
 
 def _native(entry: ServedVersion, signature: Signature) -> native_signature.Signature:

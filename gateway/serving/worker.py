@@ -38,6 +38,9 @@ from gateway.serving.front import Front
 from gateway.serving.held import Holdings
 from gateway.serving.listener import Listener, tls_context
 from gateway.serving.loader import Loader
+from gateway.serving.monitors import EVERY_S as TILES_EVERY_S
+from gateway.serving.monitors import KIND as TILE_KIND
+from gateway.serving.monitors import Monitors
 from gateway.serving.relay import kept_control
 from gateway.serving.repository import Repository
 from gateway.serving.rest import surface
@@ -151,8 +154,16 @@ class Worker:
         self.front = Front(self.hub, router, limits, report)
         self.hub.http1 = self.front.connect
         self.routing = Routing(partial(setattr, self.hub, "routes"), self.catalog.defaults)
+        self.monitors = Monitors()
         self.loader = Loader(
-            self.catalog, self.hub, options.workers, self._on_settled, options.models, holdings, self.routing
+            self.catalog,
+            self.hub,
+            options.workers,
+            self._on_settled,
+            options.models,
+            holdings,
+            self.routing,
+            self.monitors,
         )
         self.shadows = Shadows(self.hub)
         sweeper = loop.create_task(self._sweep())
@@ -167,6 +178,7 @@ class Worker:
                 folder=options.routes_folder or options.state,
             )
             self.agent.add_source(signatures.KIND, signatures.EVERY_S, signatures.Signatures(self.catalog).read)
+            self.agent.add_source(TILE_KIND, TILES_EVERY_S, self.monitors.read)
         if options.telemetry_fd is not None:
             self._telemetry = Telemetry(
                 options.telemetry_fd,

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from gateway.store.chain import AuditVerdict
 from gateway.store.records import (
+    AlarmRecord,
     AuditEntry,
     Conflict,
+    Delivery,
     DigestMismatch,
     Report,
     RouteRecord,
@@ -20,9 +22,11 @@ from gateway.store.records import (
 from gateway.store.store import Store, url_of_folder
 
 __all__ = [
+    "AlarmRecord",
     "AuditEntry",
     "AuditVerdict",
     "Conflict",
+    "Delivery",
     "DigestMismatch",
     "Report",
     "RouteRecord",

@@ -115,6 +115,34 @@ class AuditEntry:
     hash: str
 
 
+@dataclass(frozen=True, slots=True)
+class AlarmRecord:
+    """An alarm in its state; `document` is the whole of it."""
+
+    id: str
+    model: str
+    version: str
+    state: str
+    opened_at: float
+    updated_at: float
+    document: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One event on its way to one endpoint. `state`: waiting until it was taken or given up, then delivered or dead."""
+
+    event: str
+    endpoint: str
+    state: str
+    attempts: int
+    next_at: float
+    created_at: float
+    error: str
+    """What the last attempt failed with; empty before the first, and when it was taken."""
+    body: bytes
+
+
 MAX_NAME = 512
 MAX_REASON = 4000
 """Characters. People write sentences; more is a file pasted by mistake."""

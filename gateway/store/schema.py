@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration: what this code reads and writes."""
 
 metadata = sa.MetaData()
@@ -114,3 +114,31 @@ audit = sa.Table(
     sa.Column("hash", sa.Text, nullable=False),
 )
 """`before` and `after` are canonical JSON: the very text that was hashed."""
+
+alarms = sa.Table(
+    "alarms",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("opened_at", _Time, nullable=False),
+    sa.Column("updated_at", _Time, nullable=False),
+    sa.Column("document", _Document, nullable=False),
+    sa.Index("alarms_by_version", "model", "version", "opened_at"),
+)
+
+deliveries = sa.Table(
+    "deliveries",
+    metadata,
+    sa.Column("event", sa.Text, primary_key=True),
+    sa.Column("endpoint", sa.Text, primary_key=True),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("next_at", _Time, nullable=False),
+    sa.Column("created_at", _Time, nullable=False),
+    sa.Column("error", sa.Text, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Index("deliveries_by_time", "state", "next_at"),
+)
+"""Written with the alarm that they tell of: an event is never lost between the two. `state`: see records.Delivery."""

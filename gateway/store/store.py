@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from gateway.errors import ConfigError
 from gateway.store import schema
+from gateway.store.alarms import Alarms
 from gateway.store.anchor import Anchor
 from gateway.store.auditlog import AuditLog
 from gateway.store.chain import Head
@@ -25,7 +26,7 @@ def url_of_folder(folder: Path) -> str:
     return f"sqlite:///{folder.absolute() / FILE_NAME}"
 
 
-class Store(Versions, Routes, Workers, AuditLog):
+class Store(Versions, Routes, Workers, AuditLog, Alarms):
     """Any thread may call anything; each method is one transaction. Methods raise StoreUnavailable when the database
     does not answer, and work again when it does.
     """

@@ -196,6 +196,8 @@ cdef class DataPlane:
             self.refusals[code] += 1
         else:
             lane.stats.requests[code] += 1
+            if lane.monitor is not None:
+                lane.monitor.note_refused(request.arm if request is not None else None, code, now_us)
         if request is not None and request.arm is not None:
             request.arm.stats.requests[code] += 1
         if self.sampler.is_due():

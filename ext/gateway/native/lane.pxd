@@ -9,6 +9,7 @@ from gateway.native.batch cimport Batch, Release
 from gateway.native.circuit cimport Circuit
 from gateway.native.cost cimport Cost
 from gateway.native.histogram cimport Histogram
+from gateway.native.monitor cimport Monitor
 from gateway.native.refusal cimport N_CODES
 from gateway.native.request cimport Holder, Request
 from gateway.native.sampler cimport Sampler
@@ -87,6 +88,7 @@ cdef class Lane(Holder):
     cdef readonly bint is_background            # such a twin: pumped when there is nothing else to do
     cdef int n_shy                              # batches that are not tried inline: one before them failed there
     cdef Occupancy occupancy                    # None: nobody asks
+    cdef public Monitor monitor                 # None: nobody looks at values
 
     cdef int admit(self, Request request, int64_t deadline_us, int64_t now_us) except -1     # Refusal
     cdef int pump(self, int64_t now_us) except -1

@@ -361,6 +361,7 @@ cdef class Lane(Holder):
     cdef Batch _released(self, Batch batch, Release reason):
         batch.reason = reason
         batch.counts_cpu = self.counts_cpu
+        batch.monitor = self.monitor
         self.stats.releases[<int>reason] += 1
         self.stats.batches += 1
         self.stats.rows += batch.n_rows
@@ -458,6 +459,8 @@ cdef class Lane(Holder):
         record(&self.stats.request[request.is_rest], took_us)
         if request.arm is not None:
             request.arm.note(code, took_us, request.is_rest)
+        if self.monitor is not None:
+            self.monitor.note_request(request.arm, code, took_us, self.now_us)
         if code == OK:
             self.stats.success_us += took_us
             request.settle(<Body>result)
