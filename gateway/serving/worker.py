@@ -29,6 +29,7 @@ from gateway.native.http2 import SessionLimits
 from gateway.observability import logs
 from gateway.observability.access import AccessLog
 from gateway.registry.repository import ModelFolder, scan
+from gateway.serving import signatures
 from gateway.serving.agent import Agent
 from gateway.serving.catalog import Catalog, ServedVersion
 from gateway.serving.commands import Commands, Handler
@@ -175,6 +176,7 @@ class Worker:
                 folder=options.routes_folder or options.state,
             )
             self.agent.add_source(TILE_KIND, TILES_EVERY_S, self.monitors.read)
+            self.agent.add_source(signatures.KIND, signatures.EVERY_S, signatures.Signatures(self.catalog).read)
         if options.telemetry_fd is not None:
             self._telemetry = Telemetry(
                 options.telemetry_fd,
