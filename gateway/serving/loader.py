@@ -350,6 +350,7 @@ class Loader:
             lane.learn(rows, cost_us)
         if self._monitors and source.watch:
             self._monitors.attach(entry.model, entry.version, lane, source.watch)
+            shadow_lane.monitor = lane.monitor
         self._holdings[entry] = Held(lane, executor, backend, policy, source, background)
         self._catalog.move(entry, State.READY, signature=backend.signature, platform=backend.platform)
 

@@ -55,6 +55,7 @@ SYNC_PATIENCE_S = 2.0
 """For the store's orders, before this worker says that it is ready. Without them it serves by the last routes it has.
 """
 SWEEP_EVERY_S = 1.0
+SHADOWS_EVERY_S = 1.0
 DRAIN_POLL_S = 0.02
 FINAL_GOAWAY_AFTER_S = 1.0
 """Peers that do not answer the ping which follows the first GOAWAY."""
@@ -179,6 +180,7 @@ class Worker:
             )
             self.agent.add_source(signatures.KIND, signatures.EVERY_S, signatures.Signatures(self.catalog).read)
             self.agent.add_source(TILE_KIND, TILES_EVERY_S, self.monitors.read)
+            self.agent.add_source("shadows", SHADOWS_EVERY_S, self.shadows.read)
         if options.telemetry_fd is not None:
             self._telemetry = Telemetry(
                 options.telemetry_fd,
