@@ -19,6 +19,7 @@ app = typer.Typer(
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Name of the model.", show_default=False)]
 MAX_VALUES = 6
 """Of a tensor, on a line; --json has them all."""
+WITHIN = "within: at most 1e-6 + 0.1 % of the larger apart; same first: the largest of a row is at the same place"
 
 
 @app.command("show")
@@ -36,8 +37,16 @@ def show_shadow(model: Model, server: Server = DEFAULT_SERVER, as_json: AsJson =
         for pair in answer["pairs"]:
             rows += _rows(pair)
         show.print_table(
-            "shadow", "beside", ">stage", "output", ">compared", ">agree", ">exact", ">same first", "failed", rows=rows
-        )
+            "shadow", "beside", ">stage", "output", ">compared", ">within", ">exact", ">same first", ">median diff",
+            ">p99 diff", "failed", rows=rows,
+        )  # fmt: skip
+        print(WITHIN)
+        for each in answer["requests"]:
+            if each["dropped"]:
+                reasons = ", ".join(f"{reason}: {n}" for reason, n in sorted(each["dropped"].items()))
+                print(
+                    f"version {each['version']}, stage {each['stage']}: of {each['drawn']} drawn, no pair of {reasons}"
+                )
 
 
 @app.command("disagreements")
@@ -64,29 +73,19 @@ def disagreements(
 
 
 def _rows(pair: dict[str, Any]) -> list[tuple[Any, ...]]:
-    """One for each output; one for a pair in which nothing was compared."""
-    document = pair["counts"]
-    counts = document.get("counts", {})
-    compared = counts.get("agreed", 0) + counts.get("disagreed", 0)
-    beside = " ".join(filter(None, (document.get("primary_version"), document.get("primary_arm")))) or "(another stage)"
-    head = (pair["version"], beside, document.get("stage", ""))
-    failed = ", ".join(f"{code}: {n}" for code, n in counts.get("shadow_failed", {}).items())
+    """One for each output, and one for all of them together where there are several, or none."""
+    document, rates = pair["counts"], pair["rates"]
+    counts = document["counts"]
+    beside = " ".join(filter(None, (document["primary_version"], document["primary_arm"]))) or "(another stage)"
+    head = (pair["version"], beside, document["stage"])
+    failed = ", ".join(f"{code}: {n}" for code, n in counts["shadow_failed"].items())
     rows = []
-    for name, output in counts.get("outputs", {}).items():
-        pairs = output.get("pairs", 0)
-        rows.append(
-            (
-                *head,
-                name,
-                pairs,
-                _share(output.get("within", 0), pairs),
-                _share(output.get("exact", 0), pairs),
-                _share(output.get("same_first", 0), output.get("rows", 0)),
-                failed,
-            )
-        )
-    total = ("all", compared, _share(counts.get("agreed", 0), compared), _share(counts.get("exact", 0), compared), "")
-    return [*rows, (*head, *total, failed)] if len(rows) != 1 else rows
+    for name, output in rates["outputs"].items():
+        shares = (_share(output[of]) for of in ("within_tolerance", "exact", "same_first"))
+        sizes = (_size(output[of]) for of in ("median_relative_difference", "p99_relative_difference"))
+        rows.append((*head, name, counts["outputs"][name]["pairs"], *shares, *sizes, failed))
+    total = ("all", rates["compared"], _share(rates["agreement"]), _share(rates["exact"]), "", "", "", failed)
+    return rows if len(rows) == 1 else [*rows, (*head, *total)]
 
 
 def _print_sample(found: dict[str, Any], sample: dict[str, Any]) -> None:
@@ -111,5 +110,12 @@ def _values(tensor: dict[str, Any]) -> str:
     return shown(", ".join(f"{v:.6g}" if isinstance(v, float) else str(v) for v in values[:MAX_VALUES])) + more
 
 
-def _share(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.2f} %" if whole else ""
+def _share(share: float | None) -> str:
+    return "" if share is None else f"{share:.2%}"
+
+
+def _size(bound: float | str | None) -> str:
+    """A bucket's upper bound."""
+    return (
+        "" if bound is None else "0" if bound == 0 else f"<= {bound:.0e}" if isinstance(bound, float) else f"to {bound}"
+    )

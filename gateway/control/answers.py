@@ -224,12 +224,26 @@ class Pairs(_Answer):
     version: str
     """The shadow's."""
     key: str
+    rates: dict[str, Any]
+    """What people ask first, of `counts`; null where nothing was compared."""
     counts: dict[str, Any]
+
+
+class ShadowRequests(_Answer):
+    """What became of the requests that were drawn for a shadow."""
+
+    version: str
+    stage: int
+    drawn: int
+    shadowed: int
+    dropped: dict[str, int]
+    """Those without a pair, by reason."""
 
 
 class Shadows(_Answer):
     model: str
     pairs: list[Pairs]
+    requests: list[ShadowRequests]
 
 
 class Disagreement(_Answer):

@@ -9,24 +9,37 @@ from fastapi import APIRouter
 
 from gateway.control import answers
 from gateway.control.api.common import Shared, refusals
+from gateway.routing import shadowreport
 
 router = APIRouter(prefix="/v1/shadows", tags=["shadows"])
 
-PAIR, DISAGREEMENT = "pair", "disagreement"
+PAIR, DISAGREEMENT, REQUESTS = "pair", "disagreement", "shadow"
 """Kinds of reports that workers write."""
 
 
 @router.get("/{model}", summary="Pairs compared, by version and stage", responses=refusals())
 def show_shadows(plane: Shared, model: str) -> answers.Shadows:
-    sums: dict[tuple[str, str], Any] = {}
-    for report in plane.store.reports(PAIR, model=model):
-        key = report.version, report.key
-        body = json.loads(report.body)
-        sums[key] = added(sums[key], body) if key in sums else body
+    pairs = [
+        answers.Pairs(version=version, key=key, rates=shadowreport.rates(counts), counts=counts)
+        for (version, key), counts in _merged(plane, PAIR, model).items()
+    ]
+    requests = [
+        answers.ShadowRequests(version=version, **counts)
+        for (version, _), counts in _merged(plane, REQUESTS, model).items()
+    ]
     return answers.Shadows(
         model=model,
-        pairs=[answers.Pairs(version=version, key=key, counts=counts) for (version, key), counts in sums.items()],
+        pairs=sorted(pairs, key=lambda pair: -pair.counts["stage"]),
+        requests=sorted(requests, key=lambda each: -each.stage),
     )
+
+
+def _merged(plane: Shared, kind: str, model: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """By version and key, the sum over workers."""
+    found: dict[tuple[str, str], list[Any]] = {}
+    for report in plane.store.reports(kind, model=model):
+        found.setdefault((report.version, report.key), []).append(json.loads(report.body))
+    return {key: shadowreport.merged(documents) for key, documents in found.items()}
 
 
 @router.get("/{model}/disagreements", summary="Samples of the worst and the latest", responses=refusals())
@@ -36,18 +49,3 @@ def show_disagreements(plane: Shared, model: str) -> answers.Disagreements:
         for report in plane.store.reports(DISAGREEMENT, model=model)
     ]
     return answers.Disagreements(model=model, disagreements=found)
-
-
-def added(left: Any, right: Any) -> Any:
-    """Two documents of counters: numbers add up, dictionaries by key, lists by place; of the rest, the first counts."""
-    if isinstance(left, dict) and isinstance(right, dict):
-        return {
-            key: added(left[key], right[key]) if key in left and key in right else left.get(key, right.get(key))
-            for key in {**left, **right}
-        }
-    if isinstance(left, list) and isinstance(right, list):
-        longer, shorter = (left, right) if len(left) >= len(right) else (right, left)
-        return [added(a, b) for a, b in zip(longer, shorter, strict=False)] + longer[len(shorter) :]
-    if isinstance(left, bool) or not isinstance(left, int | float) or not isinstance(right, int | float):
-        return left
-    return left + right
