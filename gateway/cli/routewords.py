@@ -23,6 +23,8 @@ def changed(
     document = dict(current)
     if versions:
         document["versions"] = _split(versions)
+        if not shadows:
+            _put(document, "shadows", _still_shadows(document))
     if shadows:
         _put(document, "shadows", None if list(shadows) == [NONE] else [_shadow(word, current) for word in shadows])
     if sticky is not None:
@@ -34,6 +36,13 @@ def changed(
     if keep is not None:
         _put(document, "keep", None if keep == NONE else keep)
     return document
+
+
+def _still_shadows(document: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """A version that now answers everything has nothing left to shadow: who switches to it means to end that, too."""
+    shadows: list[dict[str, Any]] = document.get("shadows", [])
+    alone = next(iter(document["versions"])) if len(document["versions"]) == 1 and not document.get("rules") else None
+    return [shadow for shadow in shadows if shadow.get("version") != alone] or None
 
 
 def _put(document: dict[str, Any], name: str, value: Any) -> None:
