@@ -177,7 +177,9 @@ class Catalog:
         """
         versions = self.versions(model)
         if not versions:
-            raise NotFound(f"model {quoted(model)} not found; models here: {listed(map(quoted, self.models()))}")
+            here = listed(map(quoted, self.models()))
+            # Triton's own words: its examples, and callers written after them, look for these.
+            raise NotFound(f"Request for unknown model: {quoted(model)} is not found; models here: {here}")
         if version:
             for entry in versions:
                 if entry.version == version:

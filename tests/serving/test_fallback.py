@@ -168,7 +168,7 @@ def test_a_version_that_always_fails_is_closed_off_tried_again_and_taken_back(
 
 
 def test_without_a_fallback_an_open_circuit_refuses_at_once_and_says_why(worker: RoutedWorker, client: Client) -> None:
-    worker.route(number={"versions": {"2": 100}, "circuit": {"failures": 2, "open_for": "10m"}}, slow=ROUTE)
+    worker.route(number={"versions": {"2": 100}, "circuit": {"failures": 2, "open_for": "600s"}}, slow=ROUTE)
     for _ in range(2):
         with pytest.raises(grpc.RpcError) as caught:
             client.infer("number", {"x": BAD})

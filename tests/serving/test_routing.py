@@ -157,3 +157,17 @@ def test_a_model_without_a_route_cannot_be_moved_and_need_not(tables: Tables) ->
     tables.routing.repin("m")
     tables.routing.repin("unknown")
     assert (tables.version(), tables.routing.repinned) == ("10", {})
+
+
+def test_what_has_not_changed_is_used_again(tables: Tables) -> None:
+    tables.routing.publish({"m": LANES, "other": {"1": LANES["1"]}})
+    tables.apply({"versions": {"1": 100}})
+    first, other = tables.all[-1].target("m"), tables.all[-1].target("other")
+    tables.apply({"versions": {"1": 100}})
+    assert tables.all[-1].target("m") is first
+    tables.apply({"versions": {"1": 100}}, 2)
+    assert tables.all[-1].target("m") is not first
+    assert tables.all[-1].target("other") is other
+    tables.routing.publish({"m": {**LANES, "1": lane("1")}, "other": {"1": LANES["1"]}})
+    assert tables.all[-1].target("m").lane is not LANES["1"]
+    assert tables.all[-1].target("other") is other

@@ -88,7 +88,9 @@ class RoutedWorker:
         assert self.process.stdout
         self.process.stdin.write(json.dumps(question) + "\n")
         self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
+        answer = json.loads(self.process.stdout.readline())
+        assert "error" not in answer, answer["error"]
+        return answer
 
     def route(self, **routes: Any) -> dict[str, str]:
         """Put these in force, in place of those before; what in them does not serve."""
@@ -108,21 +110,22 @@ async def _live(options: Any) -> int:
     worker = Worker(options)
     loop = asyncio.get_running_loop()
 
+    def answer_to(question: dict[str, Any]) -> Any:
+        if "routes" not in question:
+            return worker.loader.lanes[tuple(question["statistics"])].statistics()
+        revision = question["revision"]
+        given = {model: Route.model_validate(route) for model, route in question["routes"].items()}
+        return worker.routing.apply({model: RouteInForce(route, revision) for model, route in given.items()}, revision)
+
     def on_line() -> None:
         line = sys.stdin.readline()
         if not line:
             loop.remove_reader(sys.stdin.fileno())
             return
-        question = json.loads(line)
-        if "routes" in question:
-            revision = question["revision"]
-            routes = {
-                model: RouteInForce(Route.model_validate(route), revision)
-                for model, route in question["routes"].items()
-            }
-            answer: Any = worker.routing.apply(routes, revision)
-        else:
-            answer = worker.loader.lanes[tuple(question["statistics"])].statistics()
+        try:
+            answer = answer_to(json.loads(line))
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), flush=True)
 
     loop.add_reader(sys.stdin.fileno(), on_line)

@@ -63,6 +63,13 @@ cdef str shape_text(const int64_t* dims, int n_dims):
     return "[" + ",".join([str(dims[axis]) for axis in range(n_dims)]) + "]"
 
 
+cdef object both_kinds(const WireInput* given, Signature signature):
+    """In Triton's words."""
+    return Refusal(
+        INVALID_ARGUMENT,
+        f"contents field must not be specified when using raw_input_contents for '{text_of(given.name)}' for model '{signature.model}'")
+
+
 cdef inline str text_of(Span span):
     """For an error text: the head of a name that may have the length of a message."""
     return span.ptr[:min(span.len, <size_t>200)].decode("utf-8", "replace") if span.len else ""
@@ -119,6 +126,9 @@ cdef class Request(Timed):
         memset(self.tensors, 0, signature.n_inputs * sizeof(TensorRef))
         self.n_tensors = signature.n_inputs
         if wire.n_raws and wire.n_raws != wire.n_inputs:
+            for position in range(wire.n_inputs):
+                if wire.inputs[position].has_contents:
+                    raise both_kinds(&wire.inputs[position], signature)
             raise Refusal(
                 INVALID_ARGUMENT,
                 f"raw_input_contents of {signature.describe()}: got {wire.n_raws} entries, expected {wire.n_inputs}, one for each input")
@@ -171,10 +181,7 @@ cdef class Request(Timed):
         if given.in_shared_memory:
             raise Refusal(UNIMPLEMENTED, f"{self._input(index)}: shared memory is not offered here, send raw_input_contents")
         if given.has_contents and raw != NULL:
-            raise Refusal(
-                INVALID_ARGUMENT,
-                f"contents field must not be specified when using raw_input_contents for '{text_of(given.name)}' for model "
-                f"'{self.signature.model}'")
+            raise both_kinds(given, self.signature)
         if raw != NULL:
             tensor.data = raw.ptr
             tensor.nbytes = raw.len
