@@ -41,6 +41,7 @@ class Job:
 @final
 class Mirror:
     offload: Callable[[Job], Any] | None
+    on_new: Callable[[], Any] | None
     least_time_us: int
     time_factor: float
     absolute: float

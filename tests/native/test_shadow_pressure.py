@@ -59,6 +59,20 @@ def test_a_request_over_the_whole_budget_has_no_shadow():
         plane.finish_all()
 
 
+@pytest.mark.parametrize("first", ["primary", "shadow"])
+def test_answers_that_the_budget_has_no_room_for_are_not_kept(first):
+    outputs = [("y", "FP32", (-1, 1_000))]
+    with ShadowHarness(lambda given: [np.zeros((1, 1_000), np.float32)], outputs=outputs, max_bytes=3_000) as plane:
+        call = plane.send(1.0)
+        plane.turn()
+        getattr(plane, first)()
+        assert plane.stats.dropped == {"answers": 1}
+        assert plane.load.nbytes == 0
+        plane.finish_all()
+        assert call.code == OK
+        assert plane.shadow_arm.statistics()["requests"] in ({}, {OK: 1})
+
+
 def test_when_the_workers_memory_is_half_used_up_there_is_no_shadow():
     with ShadowHarness(max_in_flight_bytes=1_000) as plane:
         first = plane.send([1.0] * 128)  # some 540 bytes
@@ -115,41 +129,28 @@ def test_shadow_work_waits_for_an_executor_that_nobody_else_uses():
         plane.finish_all()
 
 
-def test_one_batch_of_shadow_work_a_turn():
-    model = Model()
-    with ShadowHarness(Model(), model, shadow_policy={"inline_below_us": 1_000}) as plane:
-        plane.twin.learn(8, 10.0)
+def test_one_batch_of_shadow_work_at_a_time():
+    with ShadowHarness() as plane:
         for value in range(20):
             plane.send(float(value))
         plane.turn()
-        assert len(model.runs) == 1
         plane.turn()
-        assert len(model.runs) == 2
+        assert sum(batch.signature.version == "2" for batch in plane.batches) == 1
         plane.finish_all()
-        for _ in range(3):
-            plane.turn()
-        assert [len(run) for run in model.runs] == [8, 8, 4]
+        assert [len(run) for run in plane.lanes["m/2 shadow"].runner.runs] == [8, 8, 4]
 
 
-def test_a_batch_that_fails_on_the_loop_thread_is_looked_into_off_it():
-    """Halving takes many runs: callers would wait for them."""
-    model = Model(poison={3.0})
-    with ShadowHarness(Model(), model, shadow_policy={"inline_below_us": 1_000}) as plane:
-        plane.twin.learn(8, 10.0)
-        for value in range(8):
-            plane.send(float(value))
+def test_shadow_requests_are_gathered_and_a_deadline_in_the_queue_releases_nobody_early():
+    with ShadowHarness(shadow_policy={"max_delay_us": 2_000}) as plane:
+        plane.send(1.0)
         plane.turn()
-        assert model.runs == [[0, 1, 2, 3, 4, 5, 6, 7]]
         plane.primary()
-        plane.shadow()
-        assert len(model.runs) > 5
-        assert plane.counts["both_answered"] == 7
-        assert sum(plane.counts["shadow_failed"].values()) == 1
-        plane.expect_faults(RuntimeError)
-        before = plane.twin.statistics()["inline_batches"]
-        plane.send(9.0)
-        plane.turn()
-        assert plane.twin.statistics()["inline_batches"] == before, "the next batches are not tried there"
+        plane.send(2.0)
+        plane.turn(1_000)
+        plane.primary()
+        assert plane.batches == []
+        plane.turn(1_000)
+        assert [batch.n_rows for batch in plane.batches] == [2]
         plane.finish_all()
 
 

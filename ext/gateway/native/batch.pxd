@@ -37,7 +37,6 @@ cdef class Batch:
     cdef readonly list errors           # exceptions for the log
     cdef readonly int64_t cost_us       # processor or wall time of the execution
     cdef bint counts_cpu                # cost_us is thread processor time
-    cdef bint is_tentative              # shadow work on the loop thread: a failure is not looked into here
     cdef bint has_failed                # some run of it raised, or gave what does not fit
 
     cdef int add(self, Request request, int64_t first, int64_t n_rows) except -1

@@ -101,8 +101,6 @@ cdef class Batch:
             return 0
         except Exception as error:
             self.has_failed = True
-            if self.is_tentative:
-                raise
             if high - low == 1:
                 code = getattr(error, "code", None)
                 if not isinstance(code, int) or not 0 < code < N_CODES:     # not ours: other libraries' errors have codes too

@@ -86,7 +86,6 @@ cdef class Lane(Holder):
     # shadow work: a lane of its own, so that it shares no queue, no counter and no executor with those who wait for answers
     cdef readonly Lane twin                     # of the same version, for shadow work; None: it takes none
     cdef readonly bint is_background            # such a twin: pumped when there is nothing else to do
-    cdef int n_shy                              # batches that are not tried inline: one before them failed there
     cdef Occupancy occupancy                    # None: nobody asks
     cdef public Monitor monitor                 # None: nobody looks at values
 
@@ -96,7 +95,6 @@ cdef class Lane(Holder):
 
     cdef void mark_pending(self)
     cdef void _count_running(self, int by) noexcept
-    cdef int _submit(self, Batch batch, int64_t now_us) except -1
     cdef Release _decide(self, int64_t now_us, int64_t* wake_us) noexcept
     cdef Batch _form(self, int64_t now_us, Release reason)
     cdef Batch _released(self, Batch batch, Release reason)

@@ -20,7 +20,6 @@ from gateway.native.refusal import CircuitOpen, Refusal
 
 cdef enum:
     MAX_BATCH_SIZES = 1024              # sizes told apart in the statistics
-    SHY_BATCHES = 64                    # of shadow work, run off the loop thread after one that failed on it
     ATTEMPTS = 2                        # that share a deadline when a fallback may follow on a timeout
     DEADLINE_MARGIN_US = 1000           # kept for encoding and the way back when a delayed batch is released for a deadline
 
@@ -229,23 +228,17 @@ cdef class Lane(Holder):
             if batch is None:
                 continue                                      # all that could have joined were refused
             self._count_running(1)
-            if self.n_shy:
-                self.n_shy -= 1
-            elif self.cost.weight > 0 and predict_us(&self.cost, <double>batch.n_rows) < self.inline_below_us:
+            if self.cost.weight > 0 and predict_us(&self.cost, <double>batch.n_rows) < self.inline_below_us:
                 self._perform_inline(batch)
                 if self.n_queued:
                     self.mark_pending()
                 return 0
-            self._submit(batch, now_us)
-        return 0
-
-    cdef int _submit(self, Batch batch, int64_t now_us) except -1:
-        try:
-            self.submit(batch)
-        except BaseException as error:                        # no executor: nobody else will ever answer these
-            batch.results = [(INTERNAL, f"{self.signature.describe()} could not be scheduled")] * batch.n_members
-            self.complete(batch, now_us)
-            self.report(error)
+            try:
+                self.submit(batch)
+            except BaseException as error:                    # no executor: nobody else will ever answer these
+                batch.results = [(INTERNAL, f"{self.signature.describe()} could not be scheduled")] * batch.n_members
+                self.complete(batch, now_us)
+                self.report(error)
         return 0
 
     cdef void _count_running(self, int by) noexcept:
@@ -256,13 +249,7 @@ cdef class Lane(Holder):
     cdef int _perform_inline(self, Batch batch) except -1:
         self.stats.inline_batches += 1
         batch.counts_cpu = False                              # that clock is a system call; here wall time is close enough
-        batch.is_tentative = self.is_background and batch.n_members > 1
         batch.perform(self.run)
-        if batch.is_tentative and batch.has_failed:           # who of them it was is found out where nobody has to wait for it
-            self.n_shy = SHY_BATCHES
-            batch.is_tentative = batch.has_failed = False
-            batch.errors = None
-            return self._submit(batch, monotonic_us())
         return self.complete(batch, monotonic_us())
 
     cdef Request _head(self):
@@ -285,7 +272,7 @@ cdef class Lane(Holder):
             at = self.heads[level]
             if at != NULL and (<Request>at).arrived_us < oldest_us:
                 oldest_us = (<Request>at).arrived_us
-            while self.has_deadlines and at != NULL and scanned < MAX_SCAN:
+            while self.has_deadlines and not self.is_background and at != NULL and scanned < MAX_SCAN:
                 if (<Request>at).deadline_us and (deadline_us == 0 or (<Request>at).deadline_us < deadline_us):
                     deadline_us = (<Request>at).deadline_us
                 at = (<Request>at).next

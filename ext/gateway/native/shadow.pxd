@@ -4,7 +4,7 @@
 #        │                         │                                              (pumped when there is nothing else to do)
 #        ├─ ended: caller told, then Pair.on_end                                   │
 #        └─ cancelled: the shadow goes, too               Pair.on_end ◀── ended ───┘
-#                                                          └─ both ended: compared, counted, forgotten
+#                                                          └─ both ended: Mirror.ended, and in an idle turn compared and counted
 #
 # Nothing here reaches the primary: not an exception, not a byte of its answer, not a share of its budget.
 from libc.stdint cimport int64_t, uint64_t
@@ -27,6 +27,7 @@ cdef enum Drop:               # why a request that was drawn has no pair; DROP_R
     DROP_TOO_LARGE            # alone over the shadow's budget
     DROP_CONCURRENCY          # the budget is full, and none of it is still queued
     DROP_OLDEST               # made way for a newer one
+    DROP_ANSWERS              # the budget has no room for its answers
     DROP_MISFIT               # does not fit the shadow's signature
     DROP_REFUSED              # its lane would not have it
     DROP_FAILING              # one in many is tried after many failures in a row
@@ -64,7 +65,7 @@ cdef class Pair(Watcher):
     cdef Body primary_answer, shadow_answer
     cdef str text
     cdef int64_t n_rows                 # charged to load
-    cdef size_t nbytes
+    cdef size_t nbytes, max_bytes       # charged to load, answers too; the load's bound
     cdef int64_t primary_us, shadow_us  # runs
     cdef int primary_code, shadow_code
     cdef bint has_primary, has_shadow, is_streamed
@@ -73,6 +74,7 @@ cdef class Pair(Watcher):
     cdef int on_end(self, Request request, Body answer, int code) except -1
     cdef int _on_primary(self, Request request, Body answer, int code) except -1
     cdef int _on_shadow(self, Request request, Body answer, int code) except -1
+    cdef bint _has_room(self, Body answer) noexcept
     cdef int _drop(self, Drop reason) except -1
     cdef int _conclude(self, int64_t now_us) except -1
     cdef void _finish(self) noexcept
@@ -92,6 +94,7 @@ cdef class Mirror:
     cdef Receiver receiver
     cdef Comparer scratch
     cdef public object offload          # Job -> None: to a thread, which runs it; then done() on the loop. None: all are compared here
+    cdef public object on_new           # () -> None: there is a ShadowStats more; None: nobody asks
     cdef public int64_t least_time_us   # a shadow gets this long after the primary's answer,
     cdef public double time_factor      # or so many times what the primary took, whichever is more
     cdef public double absolute, relative       # tolerance of new PairStats

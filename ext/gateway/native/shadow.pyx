@@ -18,12 +18,14 @@ from gateway.native.route cimport Asked, ShadowLoad, ShadowSpec
 from gateway.native.refusal import Refusal
 
 cdef enum:
-    OFFLOAD_BYTES = 262144    # two answers that come to more are compared in a thread: some 0.1 ms of the loop
+    OFFLOAD_BYTES = 32768     # two answers that come to more are compared in a thread: 5 ns a number, 20 us of the loop
+    TURN_BYTES = 32768        # of answers compared in one idle turn,
+    TURN_PAIRS = 32           # and pairs: somebody may have come meanwhile
     PATIENCE = 16             # failures in a row before requests are skipped
     MAX_SKIP = 1024           # and at most so many before the next try
     MAX_TALLIES = 64          # primary arms told apart in one stage: a route has a handful
 
-DROP_REASONS = ("", "not_serving", "draining", "memory", "too_large", "concurrency", "oldest", "misfit", "refused", "failing",
+DROP_REASONS = ("", "not_serving", "draining", "memory", "too_large", "concurrency", "oldest", "answers", "misfit", "refused", "failing",
                 "late_queued", "late_running", "primary_gone", "fault")
 
 
@@ -92,12 +94,16 @@ cdef class Pair(Watcher):
         self.has_primary = True
         if code < 0:
             self.reason = DROP_PRIMARY_GONE
+        elif answer is not None and not self._has_room(answer):
+            self.reason = DROP_ANSWERS
+        if self.reason != DROP_NONE:
             if self.has_shadow:
                 return self._drop(self.reason)
+            shadow.arm = None                                 # it neither failed nor answered
             return shadow.cancel()
         self.primary_answer, self.primary_code, self.is_streamed = answer, code, request.streamed
         self.primary_us = now_us - request.started_us if request.started_us else 0
-        if self.has_shadow:                                   # others of its batch wait for their answers: compared when they have them
+        if self.has_shadow:
             self.mirror.ended.append(self)
             return 0
         request.body.uncharge()                               # counted in our budget alone from here on
@@ -119,6 +125,8 @@ cdef class Pair(Watcher):
             if request.started_us:
                 self.stats.note_failure()
             return self._drop(DROP_LATE_RUNNING if request.started_us else DROP_LATE_QUEUED)
+        if answer is not None and not self._has_room(answer):
+            return self._drop(DROP_ANSWERS)
         self.shadow_answer, self.shadow_code = answer, code
         self.shadow_us = lane.now_us - request.started_us if request.started_us else 0
         if code:
@@ -126,7 +134,9 @@ cdef class Pair(Watcher):
             self.stats.note_failure()
         else:
             self.stats.n_failures = 0
-        return self._conclude(lane.now_us) if self.has_primary else 0
+        if self.has_primary:
+            self.mirror.ended.append(self)
+        return 0
 
     cdef int _conclude(self, int64_t now_us) except -1:
         cdef Mirror mirror = self.mirror
@@ -141,6 +151,14 @@ cdef class Pair(Watcher):
             self.tally.note_compared(mirror.scratch, self.shadow, self.primary_us, self.shadow_us, now_us)
         self._finish()
         return 0
+
+    cdef bint _has_room(self, Body answer) noexcept:
+        """Takes room for an answer that is kept until it is compared."""
+        if self.load.nbytes + answer.length > self.max_bytes:
+            return False
+        self.load.nbytes += answer.length
+        self.nbytes += answer.length
+        return True
 
     cdef int _drop(self, Drop reason) except -1:
         self.stats.dropped[<int>reason] += 1
@@ -229,6 +247,8 @@ cdef class Mirror:
         stats = self.stats.get(arm)
         if stats is None:
             stats = self.stats[arm] = ShadowStats(arm)
+            if self.on_new is not None:
+                self.on_new()
         return <ShadowStats>stats
 
     cdef PairStats _tally_of(self, ShadowStats stats, Arm primary):
@@ -270,7 +290,7 @@ cdef class Mirror:
         shadow.is_rest, shadow.arm = primary.is_rest, spec.arm
         pair = Pair.__new__(Pair)
         pair.mirror, pair.stats, pair.load, pair.tally = self, stats, load, self._tally_of(stats, primary.arm)
-        pair.n_rows, pair.nbytes = primary.n_rows, primary.nbytes
+        pair.n_rows, pair.nbytes, pair.max_bytes = primary.n_rows, primary.nbytes, spec.max_bytes
         try:
             lane.admit(shadow, 0, now_us)
         except Refusal:
@@ -286,22 +306,28 @@ cdef class Mirror:
 
     cdef int _displace(self, Request oldest, Lane lane, int64_t now_us) except -1:
         (<Pair>oldest.watcher).reason = DROP_OLDEST
+        oldest.arm = None                                     # it neither failed nor answered
         lane.now_us = now_us
         return lane._settle(oldest, (RESOURCE_EXHAUSTED, "a newer request took its place"))
 
     cdef int compare_ended(self, int64_t now_us) except -1:
-        """Of pairs whose primary ended last, now that its answer is on its way."""
+        """In an idle turn, so that no answer waits for it: the oldest pairs, as many as take some 20 us."""
         cdef Pair pair
-        ended, self.ended = self.ended, []
-        for item in ended:
-            pair = <Pair>item
+        cdef Py_ssize_t n = 0, end = min(len(self.ended), <Py_ssize_t>TURN_PAIRS)
+        cdef size_t n_bytes = 0
+        while n < end and n_bytes < TURN_BYTES:
+            pair = <Pair>self.ended[n]
+            n += 1
             if pair.shadow is None:
                 continue
+            if pair.primary_answer is not None and pair.shadow_answer is not None:
+                n_bytes += pair.primary_answer.length + pair.shadow_answer.length
             try:
                 pair._conclude(now_us)
             except Exception as error:
                 pair._drop(DROP_FAULT)
                 self.report(error)
+        del self.ended[:n]
         return 0
 
     def forget(self, Arm arm not None):
