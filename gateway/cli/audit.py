@@ -61,10 +61,11 @@ def verify(
     server: Server = DEFAULT_SERVER,
     as_json: AsJson = False,
 ) -> None:
-    """Check every entry against the chain: edited, inserted, removed, reordered, cut off at the end.
+    """Check that nobody has tampered with the log.
 
-    The server also keeps the last head beside its database. For a proof that does not rest on that machine, note the
-    head that this prints, and give it with --head the next time. The exit code is 1 when something is wrong.
+    Every entry is checked against the chain: edited, inserted, removed, reordered, cut off at the end. The server
+    also keeps the last head beside its database. For a proof that does not rest on that machine, note the head that
+    this prints, and give it with --head the next time. The exit code is 1 when something is wrong.
     """
     with answered():
         answer = Client(server).get("v1", "audit", "verify", head=head)

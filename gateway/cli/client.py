@@ -120,12 +120,12 @@ class Client:
             body = None
         if 200 <= status < 300 and body is not None:
             return body
-        if isinstance(body, dict) and isinstance(body.get("error"), str):
+        if isinstance(body, dict) and isinstance(body.get("error"), str) and "faults" in body:
             raise ServerRefused(status, body)
         start = content[:80].decode("utf-8", "replace").strip()
         raise Refused(
-            f"{self.server} (--server) answered {status} with {shown(start)!r}, which no control plane does: it is on "
-            "the control port, 8002 unless told otherwise"
+            f"{self.server} (--server) answered {status} with {shown(start)!r}, which is no control plane's answer: "
+            "it is on the control port, 8002 unless told otherwise"
         )
 
     def _connection(self, patience_s: float) -> http.client.HTTPConnection:

@@ -82,4 +82,4 @@ def control(
     from gateway.control.process import run
 
     with reported(config_error_code=REFUSED):
-        raise typer.Exit(run(parsed, sock))
+        run(parsed, sock)

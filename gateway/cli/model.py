@@ -23,7 +23,7 @@ _COLUMNS = ("model", "version", "state", ">traffic", "owner", "digest", "registe
 
 @app.command("list")
 def list_models(server: Server = DEFAULT_SERVER, as_json: AsJson = False) -> None:
-    """All models and versions: their state in the workers, and their share of the traffic."""
+    """All models and versions, their state and traffic."""
     with answered():
         answer = Client(server).get("v1", "models")
         if as_json:
@@ -41,7 +41,10 @@ def show_model(
     server: Server = DEFAULT_SERVER,
     as_json: AsJson = False,
 ) -> None:
-    """One model's versions and route; or one version: digest, signature, lineage and card."""
+    """One model, or all that is known of one version.
+
+    Of a version: digest, signature, lineage and card.
+    """
     with answered():
         client = Client(server)
         if version is not None:
@@ -69,10 +72,10 @@ def add(
     server: Server = DEFAULT_SERVER,
     as_json: AsJson = False,
 ) -> None:
-    """Register a version that was put into the repository, and load it in every worker.
+    """Take in a version that lies in the repository.
 
-    It gets no traffic until it is routed: gateway route set MODEL ... Its files must not change from now on; changed
-    ones under the same number are refused.
+    It is registered and loaded in every worker. It gets no traffic until it is routed: gateway route set MODEL ...
+    Its files must not change from now on; changed ones under the same number are refused.
     """
     with answered():
         body = {"version": version, "reason": reason}
@@ -94,7 +97,10 @@ def retire(
     server: Server = DEFAULT_SERVER,
     as_json: AsJson = False,
 ) -> None:
-    """Unload a version everywhere, for good. Refused while the model's route names it; `add` brings it back."""
+    """Unload a version everywhere, for good.
+
+    Refused while the model's route names it; `add` brings it back.
+    """
     with answered():
         client = Client(server, actor)
         answer = client.post("v1", "models", model, "versions", version, "retire", body={"reason": reason})

@@ -41,7 +41,7 @@ def show_route(
     server: Server = DEFAULT_SERVER,
     as_json: AsJson = False,
 ) -> None:
-    """What is in force: all routes on a line each, or one of them as YAML, with who has it."""
+    """What is in force: all routes, or one and who has it."""
     with answered():
         client = Client(server)
         if model is None:
@@ -68,9 +68,7 @@ def set_route(
     model: Model,
     versions: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[VERSION=PERCENT]...", help="Who answers; one version alone is all.", show_default=False
-        ),
+        typer.Argument(metavar="VERSION=PERCENT", help="Who answers; one version alone is all.", show_default=False),
     ] = None,
     shadow: Annotated[
         list[str] | None,
@@ -84,7 +82,7 @@ def set_route(
         str | None,
         typer.Option(
             metavar="header:NAME|parameter:NAME|none",
-            help="Equal values get the same version. ",
+            help="Equal values get the same version.",
             show_default=False,
         ),
     ] = None,
@@ -113,7 +111,7 @@ def set_route(
     server: Server = DEFAULT_SERVER,
     as_json: AsJson = False,
 ) -> None:
-    """Change a model's route, at once and for all workers. What you do not name stays as it is.
+    """Change a model's route, in all workers at once. What you do not name stays as it is.
 
     \b
     gateway route set fraud 1=95 2=5             5 % to version 2
@@ -153,9 +151,10 @@ def edit_route(
     server: Server = DEFAULT_SERVER,
     as_json: AsJson = False,
 ) -> None:
-    """Open a model's route in $VISUAL or $EDITOR, and put what you save in force.
+    """Change a model's route in your editor.
 
-    Refused when somebody else changed it meanwhile. What was refused stays in a file, to be mended.
+    It opens in $VISUAL or $EDITOR; what you save is put in force. Refused when somebody else changed it meanwhile.
+    What was refused stays in a file, to be mended.
     """
     from gateway.config.files import read_mapping
     from gateway.errors import ConfigError, GatewayError
@@ -182,9 +181,8 @@ def edit_route(
             _put(client, model, document, generation, reason, False, as_json)
         except ConfigError as error:
             raise ConfigError(f"{error}\n{kept}") from None
-        except GatewayError:
-            typer.echo(kept, err=True)
-            raise
+        except GatewayError as error:
+            raise Refused(f"{error}\n{kept}") from None
         path.unlink(missing_ok=True)
 
 
@@ -201,7 +199,7 @@ def diff_routes(
     server: Server = DEFAULT_SERVER,
     as_json: AsJson = False,
 ) -> None:
-    """What differs between two generations of a model's route."""
+    """What differs between two generations."""
     with answered():
         answer = Client(server).get("v1", "routes", model, "diff", **{"from": from_, "to": to})
         if as_json:
@@ -219,7 +217,7 @@ def history(
     server: Server = DEFAULT_SERVER,
     as_json: AsJson = False,
 ) -> None:
-    """All generations of a model's route, the newest first."""
+    """All generations of a model's route."""
     with answered():
         answer = Client(server).get("v1", "routes", model, "history", limit=limit)
         if as_json:
@@ -244,7 +242,10 @@ def undo(
     server: Server = DEFAULT_SERVER,
     as_json: AsJson = False,
 ) -> None:
-    """Put an earlier generation in force again, as a new one: nothing is lost from the history."""
+    """Put an earlier generation in force again.
+
+    It becomes a new one: nothing is lost from the history, and an undo can be undone.
+    """
     with answered():
         body = {"to": to, "expected_generation": expect, "reason": reason}
         try:

@@ -13,7 +13,7 @@ app = typer.Typer(
     name="shadow",
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="What a shadow answers beside what callers get: agreement, and where they differ.",
+    help="What shadows answer beside what callers get.",
 )
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Name of the model.", show_default=False)]
@@ -24,7 +24,7 @@ WITHIN = "within: at most 1e-6 + 0.1 % of the larger apart; same first: the larg
 
 @app.command("show")
 def show_shadow(model: Model, server: Server = DEFAULT_SERVER, as_json: AsJson = False) -> None:
-    """How often the answers agreed, for each shadow and each output, over all workers."""
+    """How often the answers agreed, by shadow and output."""
     with answered():
         answer = Client(server).get("v1", "shadows", model)
         if as_json:
@@ -57,7 +57,10 @@ def disagreements(
     server: Server = DEFAULT_SERVER,
     as_json: AsJson = False,
 ) -> None:
-    """Requests that the shadow answered otherwise: inputs, and both outputs; the worst first."""
+    """Requests that a shadow answered otherwise.
+
+    Inputs and both outputs, the worst first.
+    """
     with answered():
         answer = Client(server).get("v1", "shadows", model, "disagreements")
         if as_json:
