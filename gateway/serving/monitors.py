@@ -18,6 +18,7 @@ from gateway.backends.base import Signature
 from gateway.errors import ConfigError
 from gateway.monitoring import plan as plans
 from gateway.monitoring.profile import FILE_NAME, load_profile
+from gateway.monitoring.subject import files_digest
 from gateway.monitoring.tilekey import TileKey
 from gateway.native import signature as native_signature
 from gateway.native.lane import Lane
@@ -46,17 +47,17 @@ class Watch:
     """What is wrong with the profile that lies there; empty: nothing, or none lies there."""
 
     @classmethod
-    def of(cls, folder: Path, signature: Signature, model: str, version: str, digest: str = "") -> Watch:
+    def of(cls, folder: Path, signature: Signature, model: str, version: str) -> Watch:
         """Of the version in `folder`; any thread. Never fails: a bad profile is no reason not to serve."""
         if not (folder / FILE_NAME).exists():
             return cls(plans.plain_plan(signature), signature, False)
         try:
             profile = load_profile(folder)
-            profile.check(signature, model, version, digest)
+            profile.check(signature, model, version, files_digest(folder))
             plan = plans.plan_of(profile)
             Monitor(plan, native_signature.Signature(model, version, *_tensors(signature), signature.batched))
             return cls(plan, signature, True)
-        except (ConfigError, ValueError) as error:
+        except (ConfigError, OSError, ValueError) as error:
             return cls(plans.plain_plan(signature), signature, False, str(error))
 
     def counts_as(self, other: Watch) -> bool:
