@@ -1,4 +1,4 @@
-"""ns per value to count a batch against its profile: 30 numeric columns of 32 bins, 30 categorical ones, a tensor of 602 kB
+"""ns per value to count a batch against its profile: 30 numeric columns of 32 bins, 30 categorical ones, a big tensor
 by its summaries. Batches of 1 row are kept and counted 64 at once; from 24 rows on they are counted as they come.
 
 Values are the model's own, uniform: every bin is equally likely, which is the worst for a processor that guesses.

@@ -189,7 +189,7 @@ cdef class Gather(Bind):
 
     cdef Batch batch
 
-    def __cinit__(self, Signature signature not None, bytes message not None, int n_members):
+    def __cinit__(self, Signature signature not None, bytes message not None, int n_members, *_):
         cdef Request request
         self.batch = Batch(signature, None)
         for _ in range(n_members):

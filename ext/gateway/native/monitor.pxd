@@ -21,6 +21,8 @@ cdef struct Source:           # one tensor of a batch
     Span* texts               # BYTES: one an element; owned by the batch's turn
     int64_t row_elements
     size_t row_bytes, stage_at          # of those that are staged
+    int n_projections
+    int64_t n_seen            # rows of this window: of a large tensor's, each of so many is summarised
 
 
 cdef struct Binding:          # of a column: where its values are

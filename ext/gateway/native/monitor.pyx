@@ -7,7 +7,7 @@ from libc.math cimport sqrt
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from gateway.native.arm cimport Arm
 from gateway.native.batch cimport Slice
@@ -39,6 +39,8 @@ cdef enum:
     STAGE_ROWS = 64           # kept until counted: enough to forget what a column costs by itself, and some 10 us of counting
     STAGE_BELOW_ROWS = 24     # a batch of more is counted at once
     STAGE_ROW_BYTES = 4096    # rows that are larger are work enough by themselves
+    MAX_PROJECTIONS = 64      # of one tensor
+    SUMMARY_VALUES = 8192     # of a row that may be looked at for each row that comes: of larger tensors, a share of the rows is
 
 
 cdef enum Part:               # which columns
@@ -140,6 +142,10 @@ cdef class Monitor:
             raise ValueError(f"{where}: statistic: got {given['statistic']!r}, expected length: the tensor is text")
         self.sources[source].is_wanted = True
         self.bindings[i].source, self.bindings[i].next = source, -1
+        if column.statistic == STATISTIC_PROJECTION:
+            self.sources[source].n_projections += 1
+            if self.sources[source].n_projections > MAX_PROJECTIONS:
+                raise ValueError(f"{where}: projection: got more than {<int>MAX_PROJECTIONS} of one tensor, expected fewer")
         if column.statistic != STATISTIC_NONE:
             self.bindings[i].next, self.first_summary[source] = self.first_summary[source], i
         return 0
@@ -168,12 +174,15 @@ cdef class Monitor:
         """The window that holds now_us begins, unless the wall clock was only set back a little: then the one in progress goes on."""
         cdef int64_t window = (now_us + self.wall_ahead_us) // self.window_us
         cdef Slot slot
+        cdef int i
         if window > self.window or window < self.window - 1:
             for slot in self.slots:
                 self._flush(slot)
                 if slot.is_changed:
                     self.finished.append((slot.name, slot.number, self.window * self.window_us // 1_000_000, slot.tile))
             self.slots = []
+            for i in range(self.n_sources):
+                self.sources[i].n_seen = 0                    # the first row of a minute is summarised, however large
             if len(self.finished) > MAX_FINISHED:
                 self.n_dropped += len(self.finished) - MAX_FINISHED
                 del self.finished[:len(self.finished) - MAX_FINISHED]
@@ -331,7 +340,7 @@ cdef class Monitor:
         cdef int i
         for i in range(self.n_sources):
             if self.first_summary[i] >= 0:
-                n_values += n_rows * sources[i].row_elements
+                n_values += n_rows * min(sources[i].row_elements, <int64_t>SUMMARY_VALUES)
         if n_values < NOGIL_MIN_VALUES:
             slot = self._slot(arm)
             if self.stage_bytes and n_rows < STAGE_BELOW_ROWS:
@@ -347,6 +356,8 @@ cdef class Monitor:
             slot = self._slot(arm)                            # anew: a window may have ended
             slot.tile.merge(own)
             slot.tile.trim()
+        for i in range(self.n_sources):
+            self.sources[i].n_seen += n_rows
         slot.tile.cell[TILE_ROWS] += <uint64_t>n_rows
         slot.is_changed = True
         return 0
@@ -460,7 +471,8 @@ cdef void count_rows(Monitor monitor, const Source* sources, uint64_t* cells, Ot
         for i in range(monitor.n_sources):
             if monitor.first_summary[i] >= 0 and part != PART_STAGED:
                 for k in range(n):
-                    count_summaries(monitor, &sources[i], monitor.first_summary[i], at[k], cells)
+                    if (sources[i].n_seen + start + k) % every_nth(&sources[i]) == 0:
+                        count_summaries(monitor, &sources[i], monitor.first_summary[i], at[k], cells)
         start += n
 
 
@@ -610,38 +622,73 @@ cdef void note_real(Others** others, double x) noexcept nogil:
         counter.length = <uint8_t>snprintf(<char*>counter.text, KEPT_TEXT_BYTES, "%.17g", x)
 
 
+cdef inline int64_t every_nth(const Source* source) noexcept nogil:
+    """Of how many rows one is summarised: the work for each row that comes is bounded."""
+    return 1 + source.row_elements // SUMMARY_VALUES if source.datatype != DT_BYTES else 1
+
+
+cdef void load_run(const Source* source, int64_t begin, int n, double* x) noexcept nogil:
+    """Values that lie one after the other."""
+    cdef int64_t at[CHUNK]
+    cdef const float* singles
+    cdef const uint8_t* octets
+    cdef Source flat
+    cdef int k
+    if source.datatype == DT_FP32:
+        singles = <const float*>source.data + begin
+        for k in range(n):
+            x[k] = singles[k]
+    elif source.datatype == DT_UINT8:
+        octets = source.data + begin
+        for k in range(n):
+            x[k] = octets[k]
+    else:
+        memcpy(&flat, source, sizeof(Source))
+        flat.row_elements = 1                                 # as a column
+        for k in range(n):
+            at[k] = begin + k
+        load(&flat, 0, at, n, x)
+
+
 cdef void count_summaries(Monitor monitor, const Source* source, int first, int64_t row, uint64_t* cells) noexcept nogil:
-    """All statistics of one row of one tensor."""
+    """All statistics of one row of one tensor, in one pass."""
     cdef Summary summary
     cdef double x[CHUNK]
-    cdef double value
-    cdef int64_t at[CHUNK]
+    cdef double projected[MAX_PROJECTIONS]
+    cdef double value, root
     cdef int64_t n = source.row_elements, begin = 0, n_bytes = 0, word
-    cdef bint has_sums = False
+    cdef bint has_sums = False, has_values = False
     cdef Column* column
-    cdef Source flat
-    cdef int i, k, size
+    cdef int i, k, at, size
     start_summary(&summary)
+    memset(projected, 0, sizeof(projected))
+    i = first
+    while i >= 0:
+        column = &monitor.plan.column[i]
+        has_values |= column.statistic != STATISTIC_LENGTH
+        has_sums |= column.statistic != STATISTIC_LENGTH and column.statistic != STATISTIC_PROJECTION
+        i = monitor.bindings[i].next
     if source.datatype == DT_BYTES:
         for word in range(n):
-            n_bytes += source.texts[row * n + word].len
-    else:
-        i = first
-        while i >= 0:
-            has_sums |= monitor.plan.column[i].statistic not in (STATISTIC_LENGTH, STATISTIC_PROJECTION)
-            i = monitor.bindings[i].next
-    if has_sums:
-        memcpy(&flat, source, sizeof(Source))
-        flat.data += row * n * datatype_size(source.datatype)
-        flat.row_elements = 1                                 # the row as a column
-        while begin < n:
-            size = <int>min(n - begin, <int64_t>CHUNK)
-            for k in range(size):
-                at[k] = begin + k
-            load(&flat, 0, at, size, x)
+            n_bytes += <int64_t>source.texts[row * n + word].len
+    while has_values and begin < n:
+        size = <int>min(n - begin, <int64_t>CHUNK)
+        load_run(source, row * n + begin, size, x)
+        if has_sums:
             summarise(&summary, x, size)
-            begin += size
-    i = first
+        i, k = first, 0
+        while i >= 0:
+            column = &monitor.plan.column[i]
+            if column.statistic == STATISTIC_PROJECTION:
+                at = 0
+                while at < size:
+                    projected[k] += project(x + at, min(size - at, 64), sign_word(column.seed, (begin + at) // 64))
+                    at += 64
+                k += 1
+            i = monitor.bindings[i].next
+        begin += size
+    root = sqrt(<double>n)
+    i, k = first, 0
     while i >= 0:
         column = &monitor.plan.column[i]
         if column.statistic == STATISTIC_LENGTH:
@@ -659,27 +706,8 @@ cdef void count_summaries(Monitor monitor, const Source* source, int first, int6
         elif column.statistic == STATISTIC_NORM:
             value = norm_of(&summary)
         else:
-            value = projection(source, column.seed, row)
+            value = projected[k] / root
+            k += 1
         value = <double><float>value
         count_block(&column.bins, &value, 1, cells + column.first)
         i = monitor.bindings[i].next
-
-
-cdef double projection(const Source* source, uint64_t seed, int64_t row) noexcept nogil:
-    cdef double x[64]
-    cdef int64_t at[64]
-    cdef int64_t n = source.row_elements, begin = 0
-    cdef double total = 0
-    cdef Source flat
-    cdef int k, size
-    memcpy(&flat, source, sizeof(Source))
-    flat.data += row * n * datatype_size(source.datatype)
-    flat.row_elements = 1
-    while begin < n:
-        size = <int>min(n - begin, <int64_t>64)
-        for k in range(size):
-            at[k] = begin + k
-        load(&flat, 0, at, size, x)
-        total += project(x, size, sign_word(seed, begin // 64))
-        begin += size
-    return total / sqrt(<double>n)
