@@ -37,7 +37,7 @@ MAX_WINDOWS = 7 * 1440
 KAPPAS = np.array([0.1, 0.2, 0.3, 0.5])
 YESTERDAY_S = 12 * 3600
 """From that age on, a like window is of a day before."""
-STRANGER = 1.25
+STRANGER = 1.5
 """So many times the greatest score of like windows of the days before, and a major distance speaks for itself."""
 BASELINE_SHARE = 0.1
 """Of the wager that is on `major` alone: it finds at once what is large, and costs the rest 10 %."""
