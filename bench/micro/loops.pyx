@@ -4,7 +4,7 @@ Each class sets one thing up and repeats it; `repeat(n)` is what the harness tim
 """
 cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
-from libc.stdlib cimport free
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from gateway.native.batch cimport Batch
@@ -15,6 +15,8 @@ from gateway.native.cursor cimport Span
 from gateway.native.http2 cimport Outgoing, Session, SessionLimits
 from gateway.native.lane cimport Lane
 from gateway.native.request cimport REQUEST_NEW, Caller, Request
+from gateway.native.noted cimport Noted, is_notable, note, note_all, release_noted
+from gateway.native.route cimport Asked, Target
 from gateway.native.routetable cimport RouteTable
 from gateway.native.signature cimport Signature
 from gateway.native.timers cimport Timed, Timers
@@ -75,24 +77,67 @@ cdef class Encode:
 
 
 cdef class Choose:
-    """Choose(table, names): looks up each (model, version) in turn."""
+    """Choose(table, names, headers=[], body=b""): looks up each (model, version) in turn, with each of the headers in turn."""
 
     cdef RouteTable table
-    cdef list names
+    cdef list names, keep
+    cdef Noted* noted
+    cdef int n_noted
+    cdef bytes body
 
-    def __cinit__(self, RouteTable table not None, names):
-        self.table = table
+    def __cinit__(self, RouteTable table not None, names, headers=({},), bytes body=b""):
+        cdef int i
+        self.table, self.body = table, body
         self.names = [text.encode() for pair in names for text in pair]
+        self.n_noted = len(headers)
+        self.noted = <Noted*>calloc(self.n_noted, sizeof(Noted))
+        for i in range(self.n_noted):
+            note_all(&self.noted[i], headers[i])
+
+    def __dealloc__(self):
+        cdef int i
+        for i in range(self.n_noted):
+            release_noted(&self.noted[i])
+        free(self.noted)
 
     def repeat(self, int64_t n):
         cdef int64_t i
         cdef Py_ssize_t at = 0, end = len(self.names)
-        cdef Lane lane
+        cdef int which = 0
+        cdef Asked asked
+        cdef Target target
+        memset(&asked, 0, sizeof(asked))
+        asked.body = span_over(self.body)
         for i in range(n):
-            lane = self.table.choose(span_over(<bytes>self.names[at]), span_over(<bytes>self.names[at + 1]))
-            if lane is None:
+            asked.model, asked.version = span_over(<bytes>self.names[at]), span_over(<bytes>self.names[at + 1])
+            asked.headers = &self.noted[which]
+            target = self.table.choose(&asked)
+            if target is None or target.lane is None:
                 raise LookupError(self.names[at])
             at = at + 2 if at + 2 < end else 0
+            which = which + 1 if which + 1 < self.n_noted else 0
+
+
+cdef class Note:
+    """Note(headers): notes each header as a session does, and gives the block back: the cost for one call."""
+
+    cdef list headers
+
+    def __cinit__(self, headers):
+        self.headers = [piece for pair in headers for piece in pair]
+
+    def repeat(self, int64_t n):
+        cdef int64_t i
+        cdef Py_ssize_t at, end = len(self.headers)
+        cdef Noted noted
+        cdef bytes name, value
+        memset(&noted, 0, sizeof(noted))
+        for i in range(n):
+            for at in range(0, end, 2):
+                name, value = <bytes>self.headers[at], <bytes>self.headers[at + 1]
+                if is_notable(name, len(name)):
+                    note(&noted, name, len(name), value, len(value))
+            release_noted(&noted)
 
 
 cdef Request bound(Signature signature, Body body, Wire* wire, Caller caller):

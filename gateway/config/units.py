@@ -27,16 +27,7 @@ MAX_SIZE_BYTES = 2**53
 
 MAX_EVERY = 2**31 - 1
 
-_US_PER = {
-    "us": 1,
-    "µs": 1,
-    "μs": 1,
-    "ms": 10**3,
-    "s": 10**6,
-    "m": 60 * 10**6,
-    "min": 60 * 10**6,
-    "h": 3600 * 10**6,
-}  # both micro signs
+_US_PER = {"us": 1, "µs": 1, "μs": 1, "ms": 10**3, "s": 10**6, "min": 60 * 10**6, "h": 3600 * 10**6}  # both micro signs
 _BYTES_PER = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 _QUANTITY = re.compile(r"\s*(\d{1,19}(?:\.\d{1,19})?)\s*([A-Za-zµμ]*)\s*", re.ASCII)
 

@@ -17,5 +17,6 @@ def encode_request(
     outputs: Iterable[str],
     priority: int = 0,
     timeout_us: int = 0,
+    parameters: Iterable[tuple[str, str | bool | int | float]] = (),
 ) -> Body: ...
 def decode_answer(body: Body) -> tuple[str, str, str, list[tuple[str, str, list[int], memoryview]]]: ...

@@ -2,6 +2,8 @@ from typing import Self, final
 
 from gateway.native.route import Tally, Target
 
+def key_of(salt: bytes, key: bytes) -> int: ...
+
 @final
 class Plan:
     def __new__(
@@ -9,7 +11,7 @@ class Plan:
         tally: Tally,
         generation: int,
         split: list[tuple[Target, int]],
-        rules: list[tuple[bool, bytes, bool, list[bytes], list[tuple[Target, int]]]] = ...,
+        rules: list[tuple[bool, bytes, bool, list[bytes], list[tuple[Target, int]]]] | None = None,
         sticky: tuple[bool, bytes] | None = None,
         salt: bytes = b"",
     ) -> Self: ...

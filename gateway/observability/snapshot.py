@@ -83,10 +83,10 @@ class HubCounters:
     requests: dict[str, int] = field(default_factory=dict)
     """Answered before any version was found for them, by the name of the gRPC code."""
     refusals: dict[str, int] = field(default_factory=dict)
-    unkeyed: dict[str, int] = field(default_factory=dict)
-    """By model: requests without the sticky key of its route, drawn at random."""
     cpu_us: int = 0
     snapshots_dropped: int = 0
+    unkeyed: dict[str, int] = field(default_factory=dict)
+    """By model: requests without the sticky key of its route, drawn at random."""
 
 
 @dataclass(slots=True)

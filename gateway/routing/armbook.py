@@ -1,8 +1,8 @@
 """What outlives a route table: the arms that requests count on, and the tallies and loads beside them.
 
-A new table has the same Arm for the same (model, version, name, stage), so that counting goes on over a swap. An arm
-that no table leads to any more is kept until its last request is answered, then its counters are added to those of its
-name and it is let go of: a thousand route changes do not leave a thousand arms. Affinity: owning loop only.
+A new table has the same Arm for the same (model, version, name, stage, weight), so that counting goes on over a swap.
+An arm that no table leads to any more is kept until its last request is answered, then its counters are added to those
+of its name and it is let go of: a thousand route changes do not leave a thousand arms. Affinity: owning loop only.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ArmBook:
     """One per worker."""
 
     def __init__(self) -> None:
-        self._arms: dict[tuple[str, str, str, int], Arm] = {}
+        self._arms: dict[tuple[str, str, str, int, int], Arm] = {}
         self._closed: dict[Name, Arm] = {}
         self._tallies: dict[str, Tally] = {}
         self._loads: dict[tuple[str, str], ShadowLoad] = {}
@@ -38,12 +38,10 @@ class ArmBook:
 
     def arm(self, model: str, version: str, name: str, stage: int, weight: int = 0) -> Arm:
         """`weight`: of 10,000; 0 when it is not drawn."""
-        key = (model, version, name, stage)
+        key = (model, version, name, stage, weight)
         arm = self._arms.get(key)
-        if arm is None or arm.weight != weight:
-            if arm is not None:  # the generation was written anew, with another weight
-                self._close(arm)
-            arm = self._arms[key] = Arm(model, version, name, stage, weight)
+        if arm is None:
+            arm = self._arms[key] = Arm(*key)
         return arm
 
     def tally(self, model: str) -> Tally:

@@ -8,6 +8,7 @@ or is refused with the reason. A model without a route has its highest ready ver
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from gateway.native.arm import Arm
 from gateway.native.lane import Lane
@@ -25,29 +26,66 @@ STABLE = "stable"
 NO_VERSION = "it has no version"
 
 
+@dataclass(frozen=True, slots=True)
+class CompiledModel:
+    """One model's part of a table, and what it was made of: equal parts are used again by the next table."""
+
+    versions: dict[str, Lane | str]
+    route: Route | None
+    generation: int
+    entries: dict[str, Lane | str | Target | Plan]
+    default: str | None
+    """The version that its route names first."""
+    unserved: dict[str, str]
+    """Versions that its route names and that do not serve, with the reason."""
+
+
+Compiled = Mapping[str, CompiledModel]
+
+
+def compile_models(
+    models: Mapping[str, Versions],
+    routes: Mapping[str, Route],
+    generations: Mapping[str, int],
+    arms: ArmBook,
+    before: Compiled,
+) -> dict[str, CompiledModel]:
+    """Every model in `models`; of those `before`, what has not changed is taken over as it is."""
+    compiled = {}
+    for model, versions in models.items():
+        route, generation = routes.get(model), generations.get(model, 0)
+        kept = before.get(model)
+        if not (kept and kept.generation == generation and kept.route == route and kept.versions == versions):
+            kept = _compile_model(model, dict(versions), route, generation, arms)
+        compiled[model] = kept
+    return compiled
+
+
+def table_of(compiled: Compiled) -> RouteTable:
+    return RouteTable({model: part.entries for model, part in compiled.items()})
+
+
 def compile_routes(
     models: Mapping[str, Versions], routes: Mapping[str, Route], generations: Mapping[str, int], arms: ArmBook
 ) -> RouteTable:
     """A route for a model that is not in `models` leads nowhere, and neither does its model."""
-    compiled: dict[str, dict[str, Lane | str | Target | Plan]] = {}
-    for model, versions in models.items():
-        route = routes.get(model)
-        if route is None:
-            compiled[model] = _unrouted(model, versions, arms)
-        else:
-            compiled[model] = _Compiler(model, versions, route, generations.get(model, 0), arms).entries()
-    return RouteTable(compiled)
+    return table_of(compile_models(models, routes, generations, arms, {}))
+
+
+def _compile_model(
+    model: str, versions: dict[str, Lane | str], route: Route | None, generation: int, arms: ArmBook
+) -> CompiledModel:
+    if route is None:
+        return CompiledModel(versions, None, generation, _unrouted(model, versions, arms), None, {})
+    entries = _Compiler(model, versions, route, generation, arms).entries()
+    found = {version: _serves(versions, version) for version in sorted(route.versions_used(), key=_number)}
+    unserved = {version: serves for version, serves in found.items() if isinstance(serves, str)}
+    return CompiledModel(versions, route, generation, entries, route.default_version(), unserved)
 
 
 def highest_ready(versions: Versions) -> str | None:
     ready = [version for version, serves in versions.items() if isinstance(serves, Lane)]
     return max(ready, key=_number, default=None)
-
-
-def unserved(versions: Versions, route: Route) -> dict[str, str]:
-    """Of the versions that it names, those that do not serve, each with the reason."""
-    found = {version: _serves(versions, version) for version in sorted(route.versions_used(), key=_number)}
-    return {version: serves for version, serves in found.items() if isinstance(serves, str)}
 
 
 def _number(version: str) -> tuple[int, str]:

@@ -58,6 +58,13 @@ def _duration(value: Any) -> int:
         raise expected(str(error)) from None
 
 
+def _duration_or_none(value: Any) -> int | None:
+    if value in ("forever", "none", None):
+        return None
+    # A bare m is refused elsewhere, where milliseconds may be meant; for what is kept it can only be minutes.
+    return _duration(f"{value}in" if isinstance(value, str) and re.fullmatch(r"\s*\d+m\s*", value) else value)
+
+
 def _size(value: Any) -> int:
     try:
         n_bytes = parse_size_bytes(value)
@@ -88,8 +95,7 @@ Duration = Annotated[int, BeforeValidator(_duration), PlainSerializer(format_dur
 Size = Annotated[int, BeforeValidator(_size), PlainSerializer(format_size)]
 OptionalDuration = Annotated[
     int | None,
-    BeforeValidator(lambda value: None if value in ("forever", "none", None) else _duration(value)),
+    BeforeValidator(_duration_or_none),
     PlainSerializer(lambda us: "forever" if us is None else format_duration(us)),
-    Field(ge=0, le=MAX_DURATION_US),
 ]
 """`forever` is None."""

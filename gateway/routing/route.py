@@ -368,7 +368,9 @@ def _arm_faults(route: Route, splits: list[tuple[str, str, tuple[Share, ...]]]) 
             yield f"rules[{index}].name", f'"{name}" is the name of rules[{rules[name]}] already, expected another'
         rules.setdefault(name, index)
     taken: dict[str, str] = {}
-    for path, _, shares in splits:
+    for path, rule, shares in splits:
+        if rule and path != f"rules[{rules[rule]}].versions":
+            continue  # its name is another's: that has been said
         for share in shares:
             assert share.arm
             if share.arm in RESERVED_ARMS:

@@ -260,11 +260,11 @@ class Http1:
             return  # a trailer
         self._n_head += len(name) + len(value) + 4
         name = name.lower()
-        if name in _KNOWN:
-            fields = self._fields
-            if name in fields:
-                value = fields[name] + b", " + value
+        fields = self._fields
+        if name not in fields:
             fields[name] = value
+        elif name in _KNOWN:  # of others, which only routes look at, the first counts, as in gRPC
+            fields[name] += b", " + value
 
     def on_headers_complete(self) -> None:
         if self._phase is not _HEAD:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from gateway.native.routetable import RouteTable
 from gateway.observability import logs
 from gateway.routing.armbook import ArmBook
-from gateway.routing.compile import Versions, compile_routes, highest_ready, unserved
+from gateway.routing.compile import CompiledModel, Versions, compile_models, highest_ready, table_of
 from gateway.routing.route import Route
 
 NO_MODEL = "no such model here"
@@ -36,6 +36,7 @@ class Routing:
         self._models: Mapping[str, Versions] = {}
         self._routes: dict[str, RouteInForce] = {}
         self._repinned: dict[str, RouteInForce] = {}
+        self._compiled: dict[str, CompiledModel] = {}
         self.arms = ArmBook()
         self.revision = 0
         """Of the store, as it was applied last; 0: never."""
@@ -82,14 +83,14 @@ class Routing:
         self._compile()
 
     def _compile(self) -> None:
-        routes = {model: given.route for model, given in self.routes.items()}
-        generations = {model: given.generation for model, given in self.routes.items()}
-        table = compile_routes(self._models, routes, generations, self.arms)
+        in_force = self.routes
+        routes = {model: given.route for model, given in in_force.items()}
+        generations = {model: given.generation for model, given in in_force.items()}
+        self._compiled = compile_models(self._models, routes, generations, self.arms, self._compiled)
         self._defaults.clear()
-        self._defaults.update({model: route.default_version() for model, route in routes.items()})
-        self._swap(table)
+        self._defaults.update({model: part.default for model, part in self._compiled.items() if part.default})
+        self._swap(table_of(self._compiled))
         self.n_swaps += 1
-        del table
         self.arms.retire()
 
     # --- questions
@@ -111,9 +112,10 @@ class Routing:
     def faults(self) -> dict[str, str]:
         """By model, why something in its route does not serve."""
         found = {}
-        for model, given in self.routes.items():
-            if model not in self._models:
+        for model in self.routes:
+            part = self._compiled.get(model)
+            if part is None:
                 found[model] = NO_MODEL
-            elif reasons := unserved(self._models[model], given.route):
-                found[model] = "; ".join(f"version {version}: {reason}" for version, reason in reasons.items())
+            elif part.unserved:
+                found[model] = "; ".join(f"version {version}: {reason}" for version, reason in part.unserved.items())
         return found

@@ -84,7 +84,7 @@ class Telemetry:
 
     async def _snapshot(self) -> snapshot.Snapshot:
         lanes = await self._ledger.read()
-        _add_arms(lanes, self._arms)
+        add_arms(lanes, self._arms)
         refused = {Code(code).name: count for code, count in getattr(self._hub, "refused", {}).items() if count}
         refusals = {_NOT_ADMITTED.get(code, code.lower()): count for code, count in refused.items()}
         if self._hub.n_rejected:
@@ -153,7 +153,7 @@ class Ledger:
         return entry
 
 
-def _add_arms(lanes: list[snapshot.Lane], arms: ArmBook) -> None:
+def add_arms(lanes: list[snapshot.Lane], arms: ArmBook) -> None:
     """To each version what its arms have counted; the gateway's own arms only once something fell on them."""
     by_key = {(lane.model, lane.version): lane for lane in lanes}
     for arm in arms.totals():

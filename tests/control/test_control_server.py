@@ -47,11 +47,11 @@ def log() -> Iterator[io.StringIO]:
 
 
 @contextlib.asynccontextmanager
-async def control(folder: Path, totals: Callable[[], Totals] = Aggregate(1).totals) -> AsyncIterator[int]:
+async def control(folder: Path, totals: Callable[[], Totals] | None = None) -> AsyncIterator[int]:
     """Its port."""
 
     async def counted() -> Totals:
-        return totals()
+        return (totals or Aggregate(1).totals)()
 
     keeper = StoreKeeper(f"sqlite:///{folder}/gateway.db", None)
     plane = Plane(folder, keeper, Leader(keeper, "test"), Registrar(folder), Expected(), counted)
@@ -124,9 +124,11 @@ async def test_a_server_that_does_not_start_says_so(tmp_path: Path, monkeypatch:
         raise SystemExit(3)
 
     monkeypatch.setattr("uvicorn.Server.startup", fail)
-    with reserve("127.0.0.1", 0, "--control-port") as sock:
-        with pytest.raises(RuntimeError, match="the control port's server ended with 3"):
-            await server.serve(sock, FastAPI(), asyncio.Event())
+    with (
+        reserve("127.0.0.1", 0, "--control-port") as sock,
+        pytest.raises(RuntimeError, match="the control port's server ended with 3"),
+    ):
+        await server.serve(sock, FastAPI(), asyncio.Event())
 
 
 @pytest.mark.parametrize(

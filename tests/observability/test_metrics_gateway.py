@@ -253,7 +253,8 @@ def test_no_counter_goes_backwards_when_a_worker_is_killed(models: Path, serve: 
             client.infer("deadly", ROW)
         seen.append(settled(gateway, 24, "gateway_requests_total", model="deadly", code="OK"))
     for earlier, later in pairwise(seen):
-        fell = {key: (old, later.counters().get(key)) for key, old in earlier.counters().items()}
+        now = later.counters()
+        fell = {key: (old, now.get(key)) for key, old in earlier.counters().items()}
         assert not {key: pair for key, pair in fell.items() if pair[1] is None or pair[1] < pair[0]}
 
 

@@ -80,7 +80,8 @@ def value(found: Samples, name: str, **labels: str) -> float:
     return found[name, frozenset(labels.items())]
 
 
-LANE = {"model": "m", "version": "1", "arm": "stable"}
+VERSION = {"model": "m", "version": "1"}
+ARM = {**VERSION, "arm": "stable"}
 
 
 @pytest.mark.parametrize("accept", ["", OPENMETRICS], ids=["text", "openmetrics"])
@@ -88,19 +89,19 @@ def test_counts_come_out_as_they_went_in(accept: str) -> None:
     body, content_type = render(totals(), accept)
     assert content_type.startswith("application/openmetrics-text" if accept else "text/plain; version=0.0.4")
     got = samples(body, is_open=bool(accept))
-    assert value(got, "gateway_requests_total", **LANE, code="OK") == 4
-    assert value(got, "gateway_requests_total", **LANE, code="CANCELLED") == 5
+    assert value(got, "gateway_requests_total", **ARM, code="OK") == 4
+    assert value(got, "gateway_requests_total", **ARM, code="CANCELLED") == 5
     assert value(got, "gateway_requests_total", model="", version="", arm="", code="NOT_FOUND") == 8
-    assert value(got, "gateway_deadline_misses_total", **LANE) == 2
-    assert value(got, "gateway_refusals_total", **LANE, reason="queue_rows") == 2
-    assert value(got, "gateway_refusals_total", model="", version="", arm="", reason="max_connections") == 1
-    assert value(got, "gateway_batch_releases_total", **LANE, reason="idle") == 2
+    assert value(got, "gateway_deadline_misses_total", **ARM) == 2
+    assert value(got, "gateway_refusals_total", **VERSION, reason="queue_rows") == 2
+    assert value(got, "gateway_refusals_total", model="", version="", reason="max_connections") == 1
+    assert value(got, "gateway_batch_releases_total", **VERSION, reason="idle") == 2
     assert value(got, "gateway_received_bytes_total") == 100
     assert value(got, "gateway_sent_bytes_total") == 200
     assert value(got, "gateway_connections", protocol="grpc") == 2
     assert value(got, "gateway_connections_accepted_total") == 7
     assert value(got, "gateway_in_flight_bytes") == 4096
-    assert value(got, "gateway_queued_requests", **LANE) == 6
+    assert value(got, "gateway_queued_requests", **VERSION) == 6
     assert value(got, "gateway_worker_up", worker="0") == 0
     assert value(got, "gateway_version_state", model="m", version="1", state="READY") == 1
     assert value(got, "gateway_worker_cpu_seconds_total") == 1.5
@@ -109,19 +110,19 @@ def test_counts_come_out_as_they_went_in(accept: str) -> None:
 @pytest.mark.parametrize("accept", ["", OPENMETRICS], ids=["text", "openmetrics"])
 def test_durations_are_cumulative_histograms_in_seconds(accept: str) -> None:
     got = samples(render(totals(), accept)[0], is_open=bool(accept))
-    name, grpc = "gateway_request_duration_seconds", {**LANE, "protocol": "grpc"}
+    name, grpc = "gateway_request_duration_seconds", {**ARM, "protocol": "grpc"}
     bounds = {"5e-05": 2, "0.0001": 3, "1.0": 3, "2.0": 4, "100.0": 4, "+Inf": 4}
     assert {bound: value(got, f"{name}_bucket", **grpc, le=bound) for bound in bounds} == bounds
     assert value(got, f"{name}_count", **grpc) == 4
     assert value(got, f"{name}_sum", **grpc) == pytest.approx(2.000141)
-    rest = {**LANE, "protocol": "rest"}
+    rest = {**ARM, "protocol": "rest"}
     assert value(got, f"{name}_bucket", **rest, le="100.0") == 0
     assert value(got, f"{name}_bucket", **rest, le="+Inf") == 1
-    assert value(got, "gateway_queue_duration_seconds_count", **LANE) == 1
-    assert value(got, "gateway_execution_duration_seconds_sum", **LANE) == 0.0007
-    assert value(got, "gateway_batch_rows_bucket", **LANE, le="2") == 1
-    assert value(got, "gateway_batch_rows_bucket", **LANE, le="4") == 3
-    assert value(got, "gateway_batch_rows_sum", **LANE) == 9
+    assert value(got, "gateway_queue_duration_seconds_count", **VERSION) == 1
+    assert value(got, "gateway_execution_duration_seconds_sum", **VERSION) == 0.0007
+    assert value(got, "gateway_batch_rows_bucket", **VERSION, le="2") == 1
+    assert value(got, "gateway_batch_rows_bucket", **VERSION, le="4") == 3
+    assert value(got, "gateway_batch_rows_sum", **VERSION) == 9
 
 
 def test_triton_names_have_tritons_labels_units_and_types() -> None:

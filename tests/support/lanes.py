@@ -7,7 +7,7 @@ the `with` block closes the connection and asserts that nothing is left: no time
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -276,8 +276,18 @@ class Harness:
             message.parameters["priority"].int64_param = priority
         return message
 
-    def send(self, *arrays: Any, grpc_timeout: str = "", message: Any = None, **wishes: Any) -> Sent:
-        """Feeds one complete ModelInfer call; the next turn() admits it and forms batches."""
+    def send(
+        self,
+        *arrays: Any,
+        grpc_timeout: str = "",
+        message: Any = None,
+        metadata: Iterable[tuple[str, str]] = (),
+        between: Callable[[], object] | None = None,
+        **wishes: Any,
+    ) -> Sent:
+        """Feeds one complete ModelInfer call; the next turn() admits it and forms batches. `between` is called when the
+        headers are in and the message is not.
+        """
         if message is None:
             message = self.request(*arrays, **wishes)
         body = message.SerializeToString()
@@ -289,11 +299,15 @@ class Harness:
         }  # fmt: skip
         if grpc_timeout:
             fields["grpc-timeout"] = grpc_timeout
-        frames = [frame(HEADERS, END_HEADERS, stream, b"".join(map(literal, fields, fields.values())))]
+        block = b"".join(literal(*field) for field in (*fields.items(), *metadata))
+        frames = [frame(HEADERS, END_HEADERS, stream, block)]
         pieces = [body[at : at + MAX_FRAME_BYTES] for at in range(0, len(body), MAX_FRAME_BYTES)]
         frames += [frame(DATA, 0, stream, piece) for piece in pieces[:-1]]
         frames.append(frame(DATA, END_STREAM, stream, pieces[-1]))
         call = self.calls[stream] = Sent(stream)
+        if between is not None:
+            self._feed(frames.pop(0))
+            between()
         self._feed(b"".join(frames))
         return call
 

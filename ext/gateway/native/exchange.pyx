@@ -57,6 +57,25 @@ cdef bytes encoded_number_parameter(str name, uint64_t number):
     return encoded_field(4, encoded_field(1, name.encode()) + encoded_field(2, (<char*>value)[:p - value]))
 
 
+cdef bytes encoded_parameter(str name, object value):
+    """An entry of ModelInferRequest.parameters; the value is str, bool, int (64 bits) or float."""
+    cdef uint8_t number[16]
+    cdef uint8_t* p = number
+    cdef double real
+    if isinstance(value, str):
+        inner = encoded_field(3, (<str>value).encode("utf-8", "replace"))
+    elif isinstance(value, float):
+        real = value
+        p[0] = 4 << 3 | 1
+        memcpy(p + 1, &real, 8)
+        inner = (<char*>number)[:9]
+    else:
+        p[0] = (1 if isinstance(value, bool) else 2) << 3
+        p = write_varint(p + 1, <uint64_t><int64_t>value)
+        inner = (<char*>number)[:p - number]
+    return encoded_field(4, encoded_field(1, name.encode("utf-8", "replace")) + encoded_field(2, inner))
+
+
 cdef bytes encoded_input(str name, str datatype, shape):
     cdef uint8_t one[16]
     cdef bytes dims = b""
@@ -68,8 +87,9 @@ cdef bytes encoded_input(str name, str datatype, shape):
 
 
 def encode_request(str model not None, str version not None, str id not None, list inputs not None, outputs, uint64_t priority=0,
-                   uint64_t timeout_us=0):
-    """A ModelInferRequest with raw contents. inputs: (name, datatype, shape, C-contiguous buffer); outputs: names, empty for all."""
+                   uint64_t timeout_us=0, parameters=()):
+    """A ModelInferRequest with raw contents. inputs: (name, datatype, shape, C-contiguous buffer); outputs: names, empty for all;
+    parameters: (name, str, bool, int or float), for the route."""
     cdef list head = [encoded_field(1, model.encode())]
     cdef list lengths = []
     cdef size_t total = 0, n
@@ -86,6 +106,8 @@ def encode_request(str model not None, str version not None, str id not None, li
         head.append(encoded_number_parameter("priority", priority))
     if timeout_us:
         head.append(encoded_number_parameter("timeout", timeout_us))
+    for name, value in parameters:
+        head.append(encoded_parameter(name, value))
     for name, datatype, shape, data in inputs:
         head.append(encoded_input(name, datatype, shape))
         n = memoryview(data).nbytes

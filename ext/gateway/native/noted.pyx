@@ -72,8 +72,11 @@ cdef int note_all(Noted* noted, dict headers) except -1:
 
 cdef bint find_noted(const Noted* noted, Span name, Span* value) noexcept nogil:
     cdef const uint8_t* at = noted.data
-    cdef const uint8_t* end = noted.data + noted.length
+    cdef const uint8_t* end
     cdef uint32_t lengths[2]
+    if noted.length == 0:
+        return False
+    end = at + noted.length
     while at < end:
         memcpy(lengths, at, LENGTHS_BYTES)
         at += LENGTHS_BYTES

@@ -29,6 +29,11 @@ cdef inline int compare(Span a, Span b) noexcept nogil:
     return memcmp(a.ptr, b.ptr, a.len) if a.len else 0
 
 
+def key_of(bytes salt not None, bytes key not None):
+    """The sticky key's hash, from which every arm draws its number."""
+    return sip_hash(sip_hash(0, 0, span_of(salt)), sip_hash(0, 1, span_of(salt)), span_of(key))
+
+
 @cython.final
 cdef class Plan:
     """Plan(tally, generation, split, rules=[], sticky=None, salt=b"").
@@ -37,8 +42,9 @@ cdef class Plan:
     (is_parameter, name). Names and values are bytes, names of headers in lower case.
     """
 
-    def __cinit__(self, Tally tally not None, int64_t generation, list split not None, list rules not None=[], tuple sticky=None,
+    def __cinit__(self, Tally tally not None, int64_t generation, list split not None, list rules=None, tuple sticky=None,
                   bytes salt not None=b""):
+        rules = rules or []
         self.tally, self.generation = tally, generation
         self.keep = []
         self.sticky = -1

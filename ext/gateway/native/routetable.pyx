@@ -1,5 +1,5 @@
 """Model and version to where a request goes, without allocation."""
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
@@ -8,7 +8,7 @@ from gateway.native.lane cimport Lane
 from gateway.native.noted cimport Noted, note_all, release_noted
 from gateway.native.plan cimport Plan
 from gateway.native.refusal cimport FAILED_PRECONDITION, NOT_FOUND, UNAVAILABLE
-from gateway.native.route cimport Asked, Target
+from gateway.native.route cimport Asked, ShadowSpec, Target
 
 from gateway.native.refusal import Refusal
 
@@ -118,7 +118,7 @@ cdef class RouteTable:
 
     # --- for tests and tools ---------------------------------------------------------------------------------------------------
 
-    def target(self, str model not None, str version not None="", dict headers not None={}, bytes body not None=b""):
+    def target(self, str model not None, str version not None="", dict headers=None, bytes body not None=b""):
         """Where one request for it goes: a Target, or a Refusal raised. Headers are bytes, `body` is its ModelInferRequest."""
         cdef bytes model_bytes = model.encode(), version_bytes = version.encode()
         cdef Asked asked
@@ -131,13 +131,45 @@ cdef class RouteTable:
         asked.body.ptr, asked.body.len = body, len(body)
         asked.headers = &noted
         try:
-            note_all(&noted, headers)
+            if headers is not None:
+                note_all(&noted, headers)
             target = self.choose(&asked)
         finally:
             release_noted(&noted)
         if target is None:
             raise self.refuse(&asked, None)
         return target
+
+    def shadowed(self, str model not None, dict headers=None):
+        """target(), and for each shadow of its route whether it is drawn."""
+        cdef bytes model_bytes = model.encode()
+        cdef Asked asked
+        cdef Noted noted
+        cdef Target target
+        cdef ShadowSpec spec
+        memset(&asked, 0, sizeof(asked))
+        memset(&noted, 0, sizeof(noted))
+        asked.model.ptr, asked.model.len = model_bytes, len(model_bytes)
+        asked.headers = &noted
+        try:
+            if headers is not None:
+                note_all(&noted, headers)
+            target = self.choose(&asked)
+            return target, [spec.draws(&asked) for spec in target.route.shadows]
+        finally:
+            release_noted(&noted)
+
+    def draws(self, str model not None, int64_t n):
+        """How often each arm is chosen in n unpinned requests without headers, by name."""
+        cdef bytes model_bytes = model.encode()
+        cdef Asked asked
+        cdef dict counts = {}
+        memset(&asked, 0, sizeof(asked))
+        asked.model.ptr, asked.model.len = model_bytes, len(model_bytes)
+        for _ in range(n):
+            name = self.choose(&asked).arm.name
+            counts[name] = counts.get(name, 0) + 1
+        return counts
 
     def lookup(self, str model not None, str version not None=""):
         """The Lane that answers a request for it, or a Refusal raised."""

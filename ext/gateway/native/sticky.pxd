@@ -40,8 +40,8 @@ cdef inline uint64_t mix(uint64_t x) noexcept nogil:
 
 
 cdef inline double score_of(uint64_t key, uint64_t seed, double weight) noexcept nogil:
-    """Of one arm for one key; weight > 0. The half keeps u off 0 and 1."""
-    return -log((<double>(mix(key ^ seed) >> 11) + 0.5) * (1.0 / 9007199254740992.0)) / weight
+    """Of one arm for one key; weight > 0. 52 bits and a half: exact in a double, and never 0 or 1."""
+    return -log((<double>(mix(key ^ seed) >> 12) + 0.5) * (1.0 / 4503599627370496.0)) / weight
 
 
 cdef inline uint64_t turned(uint64_t x, int by) noexcept nogil:
@@ -85,6 +85,6 @@ cdef inline uint64_t sip_hash(uint64_t k0, uint64_t k1, Span text) noexcept nogi
     sip_round(v)
     v[0] ^= last
     v[2] ^= 0xFF
-    for i in range(4):
+    for _ in range(4):
         sip_round(v)
     return v[0] ^ v[1] ^ v[2] ^ v[3]

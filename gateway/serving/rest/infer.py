@@ -25,6 +25,7 @@ _LENGTH = b"Inference-Header-Content-Length: "
 _DUMP = orjson.OPT_SERIALIZE_NUMPY
 _DATATYPES = frozenset(DATATYPES)
 _SHARED_MEMORY = "shared_memory_region"
+_OWN_PARAMETERS = frozenset({"binary_data_output", "priority", "timeout"})
 
 
 class Wishes:
@@ -42,8 +43,10 @@ _RAW = Wishes(True)
 
 Headers = list[tuple[str, str]]
 
-Submit = Callable[[Any, Callable[[Any, int, str], None], int, bytes | None, Headers | None], Any]
-"""(request body, done(answer or None, code, text), deadline, traceparent, forwarded) -> exchange with cancel()."""
+Submit = Callable[[Any, Callable[[Any, int, str], None], int, bytes | None, Headers | None, dict[bytes, bytes]], Any]
+"""(request body, done(answer or None, code, text), deadline, traceparent, forwarded, all headers) -> exchange with
+cancel().
+"""
 
 
 class Infer:
@@ -87,6 +90,7 @@ class Infer:
         if "id" in request_json:
             request.id = document.optional(request_json, "", "id", str)
         binary, priority, timeout_us = False, 0, 0
+        others: list[tuple[str, str | bool | int | float]] = []
         if "parameters" in request_json:
             parameters = document.optional(request_json, "", "parameters", dict)
             binary = document.optional(parameters, "parameters.", "binary_data_output", bool) or False
@@ -94,6 +98,7 @@ class Infer:
             timeout_us = document.count(parameters, "parameters.", "timeout") or 0
             if timeout_us >= 2**63:
                 raise InvalidArgument(f"parameters.timeout: got {timeout_us}, expected less than {2**63} microseconds")
+            others = [pair for pair in parameters.items() if pair[0] not in _OWN_PARAMETERS and _fits(pair[1])]
         inputs = []
         for i, tensor in enumerate(document.required(request_json, "", "inputs", list)):
             inputs.append(_input(tensor, f"inputs[{i}]", tail))
@@ -106,7 +111,9 @@ class Infer:
             names = list(wishes.of_output)
         else:
             wishes, names = (_RAW if binary else _PLAIN), []
-        self._send(request, wishes, encode_request(model, version, request.id, inputs, names, priority, timeout_us))
+        self._send(
+            request, wishes, encode_request(model, version, request.id, inputs, names, priority, timeout_us, others)
+        )
 
     def _send_raw(self, request: Request, model: str, version: str, body: Any) -> None:
         signature = self._catalog.resolve(model, version).signature
@@ -118,7 +125,7 @@ class Infer:
         fields = request.fields
         forwarded = self._forwarded(fields) if self._forward_pattern else None
         done = partial(self._done, request, wishes)
-        exchange = self._submit(body, done, 0, fields.get(b"traceparent"), forwarded)
+        exchange = self._submit(body, done, 0, fields.get(b"traceparent"), forwarded, fields)
         if request.answer is None:
             request.cancel = exchange.cancel
 
@@ -193,6 +200,13 @@ class Infer:
         batched = signature.batched if signature is not None else len(shape) > 1
         labels = self._labels.of(model, version, name)
         return classification.classify(name, datatype, shape, raw, n_top, batched, labels)
+
+
+def _fits(value: Any) -> bool:
+    """Whether a parameter can be one of ModelInferRequest, and so be seen by the model's route."""
+    if type(value) is int:
+        return -(2**63) <= value < 2**63
+    return type(value) in (str, bool, float)
 
 
 def _input(tensor: Any, path: str, tail: binarytensors.Tail | None) -> tuple[str, str, list[int], Any]:
