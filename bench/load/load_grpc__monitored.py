@@ -1,7 +1,7 @@
 """What it costs to count 30 columns and an output against a profile: the tiny model with and without, side by side.
 
-Closed loop (h2load), one generator thread. Held still: the request (30 FP32), the model, the generator, the machine. Two
-gateways of the same build take turns, round by round; the one without has `monitoring: {enabled: false}`.
+Closed loop (h2load), one generator thread. Held still: the request (30 FP32), the model, the generator, the machine.
+Two gateways of one build take turns, round by round; the one without has `monitoring: {enabled: false}`.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def control(
         Path | None, typer.Option(metavar="FILE", help="As for `gateway serve`.", show_default=False)
     ] = None,
     log_format: Annotated[str | None, typer.Option(metavar="console|json", show_default=False)] = None,
-    options: Annotated[str, typer.Option(metavar="JSON", hidden=True, help="As the supervisor writes them.")] = "",
+    options: Annotated[str, typer.Option(metavar="JSON", help="All of it, as `gateway serve` writes it.", show_default=False)] = "",
 ) -> None:
     """The control plane alone; `gateway serve` starts one by itself.
 

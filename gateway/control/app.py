@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from gateway.control import problems
-from gateway.control.api import audit, drift, models, routes, shadows, workers
+from gateway.control.api import audit, captures, drift, models, routes, shadows, workers
 from gateway.control.plane import Plane
 from gateway.observability.aggregate import Aggregate
 from gateway.observability.metrics import render
@@ -36,6 +36,7 @@ def create_app(plane: Plane) -> FastAPI:
         version=package_version("gateway"),
         description="What operators and their tools ask. Models are served on the other ports.",
         redoc_url=None,
+        strict_content_type=False,  # what comes is read as JSON, whatever `curl -d` calls it
     )
     app.state.plane = plane
     problems.install(app)
@@ -58,6 +59,6 @@ def create_app(plane: Plane) -> FastAPI:
         body, content_type = await asyncio.to_thread(lambda: render(totals, accept, plane.drift_families()))
         return Response(body, media_type=content_type)
 
-    for part in (models, routes, shadows, workers, audit, drift):
+    for part in (models, routes, shadows, workers, audit, drift, captures):
         app.include_router(part.router)
     return app

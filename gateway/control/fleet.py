@@ -75,11 +75,9 @@ def state(record: WorkerRecord, model: str, version: str) -> tuple[str, str]:
     return (known["state"], known.get("reason", "")) if known else ("", "")
 
 
-def unready(
-    live: Sequence[WorkerRecord], expected: Expected, model: str, version: str
-) -> tuple[list[Silent], list[Silent]]:
+def unready(live: Sequence[WorkerRecord], model: str, version: str) -> tuple[list[Silent], list[Silent]]:
     """Who does not serve that version: those that gave up on it, and those that may still get there."""
-    failed, pending = [], absent(live, expected)
+    failed, pending = [], []
     for record in live:
         word, reason = state(record, model, version)
         if word == "UNAVAILABLE":

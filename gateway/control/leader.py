@@ -62,7 +62,7 @@ class Leader:
         while not self._stop.is_set():
             began_s = time.monotonic()
             try:
-                term = self._keeper.get(RENEW_S).lease(LEASE, self._holder, TTL_S)
+                term = self._keeper.get().lease(LEASE, self._holder, TTL_S)
             except GatewayError:  # the keeper reports it
                 self._stop.wait(0.2)
                 continue

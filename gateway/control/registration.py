@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.errors import GatewayError, NotFound
 from gateway.observability import logs
+from gateway.registry.digest import digest_folder
 from gateway.registry.repository import find
+from gateway.registry.versionfile import load_version_file
 
 if TYPE_CHECKING:
     from gateway.store import Store, VersionRecord
@@ -33,15 +35,15 @@ def record_of(models: Path, model: str, version: str, signature: dict[str, Any] 
     from gateway.store import VersionRecord
 
     path = folder_of(models, model, version)
-    about: Any = None
+    lineage, card = load_version_file(path).documents()
     return VersionRecord(
         model=model,
         version=version,
-        digest=_digest(path),
+        digest=digest_folder(path),
         path=str(path),
         signature=signature,
-        lineage=about.lineage.model_dump(mode="json", exclude_none=True) if about else {},
-        card=about.card.model_dump(mode="json", exclude_none=True) if about else {},
+        lineage=lineage,
+        card=card,
     )
 
 
@@ -82,12 +84,3 @@ class Registrar:
                 if self.faults.get((model, version)) != str(error):
                     logs.get().error("version is not as registered", model=model, version=version, error=str(error))
                 self.faults[model, version] = str(error)
-
-
-def _digest(path: Path) -> str:
-    import hashlib
-
-    state = hashlib.sha256()
-    for file in sorted(path.rglob("*.onnx")):
-        state.update(file.read_bytes())
-    return f"sha256:{state.hexdigest()}"

@@ -6,6 +6,7 @@ so that no request waits for it; where that fails, nothing has changed.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from gateway.control.diff import diff
 from gateway.control.plane import Plane, until
 from gateway.control.problems import Problem
 from gateway.control.versionchange import VersionChanges
+from gateway.errors import NotFound
+from gateway.registry.repository import find
 from gateway.routing.route import Route, RouteError, parse, validate_against
 
 if TYPE_CHECKING:
@@ -93,8 +96,10 @@ class RouteChanges:
         return fleet.behind(self._plane.live(), self._plane.expected, model, generation)
 
     def _known(self, model: str) -> dict[str, str]:
-        """Version -> state, of all that are registered or served."""
+        """Version -> state, of all that are registered, served, or lie in the repository."""
         known = {version: "served" for _, version in fleet.reported(self._plane.live(), model)}
+        with contextlib.suppress(NotFound):
+            known |= {str(each.number): "in the repository" for each in find(self._plane.models, model).versions}
         for record in self._plane.store.versions(model):
             known[record.version] = "retired" if record.is_retired else "registered"
         return known
@@ -102,9 +107,7 @@ class RouteChanges:
     def _not_loaded(self, model: str, route: Route) -> list[str]:
         live = self._plane.live()
         return sorted(
-            version
-            for version in route.versions_used()
-            if any(fleet.unready(live, fleet.Expected(), model, version)) or not live
+            version for version in route.versions_used() if any(fleet.unready(live, model, version)) or not live
         )
 
     def _changes(self, current: RouteRecord | None, document: dict[str, Any]) -> list[Difference]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 EVERY_S = 1.0
 OPEN_AGAIN_S = 0.5
+OPEN_PATIENCE_S = 5.0
 
 
 class StoreKeeper:
@@ -31,7 +32,7 @@ class StoreKeeper:
         self.revision = 0
         """As last seen."""
         self._stop = threading.Event()
-        self._opened = threading.Event()
+        self._tried = threading.Event()
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
         self._log = logs.get()
 
@@ -48,9 +49,10 @@ class StoreKeeper:
     def start(self) -> None:
         self._thread.start()
 
-    def get(self, patience_s: float = 0.0) -> Store:
+    def get(self) -> Store:
         """The store, whose methods fail by themselves. Unavailable: it was never opened."""
-        self._opened.wait(patience_s)
+        if self._store is None:
+            self._tried.wait(OPEN_PATIENCE_S)  # who comes as we start is not sent away for that
         if self._store is None:
             raise Unavailable(f"the store cannot be used: {self._fault}")
         return self._store
@@ -69,7 +71,6 @@ class StoreKeeper:
             try:
                 if self._store is None:
                     self._store = Store.open(self._url, self._state)
-                    self._opened.set()
                 self.revision = self._store.revision()
             except GatewayError as error:
                 self._note(str(error), is_lasting=isinstance(error, ConfigError))
@@ -78,6 +79,7 @@ class StoreKeeper:
                 self._note(f"{type(error).__name__}: {error}")
             else:
                 self._note("")
+            self._tried.set()
             every_s = EVERY_S if self._store else OPEN_AGAIN_S
             self._stop.wait(max(0.0, every_s - (time.monotonic() - began_s)))
 

@@ -30,12 +30,13 @@ class VersionChanges:
         """Register what lies in the repository and have all workers load it: one version, or all that are new."""
         store = self._plane.store
         known = {record.version for record in store.versions(model)}
+        known |= {version for _, version in fleet.reported(self._plane.live(), model)}
         if version is None:
             lying = [str(each.number) for each in find(self._plane.models, model).versions]
             versions = [each for each in lying if each not in known]
             if not versions:
                 shown = ", ".join(lying) or "none"
-                raise Problem(409, f"model {model!r}: no new version in the repository; there, and registered: {shown}")
+                raise Problem(409, f"model {model!r}: no new version in the repository; there, and known: {shown}")
         else:
             versions = [version]
         records = [record_of(self._plane.models, model, each) for each in versions]
@@ -53,8 +54,8 @@ class VersionChanges:
         ]
 
     def load(self, model: str, versions: Iterable[str], actor: str, reason: str, field: str = "version") -> None:
-        """Returns when each is READY in every live worker. A Problem names the workers that did not get there; what was
-        asked of them is taken back then.
+        """Returns when each is READY in every live worker; one that is being started loads what is wanted by itself. A
+        Problem names the workers that did not get there; what was asked of them is taken back then.
         """
         store = self._plane.store
         versions = list(versions)
@@ -76,15 +77,14 @@ class VersionChanges:
         faults = []
         for version in versions:
 
-            def pending(version: str = version) -> bool:
-                failed, pending = self._unready(model, version)
-                return bool(pending) and not failed
+            def pending(version: str = version) -> list[fleet.Silent]:
+                return self._unready(model, version)[1]
 
             until(deadline_s, pending)
             failed, late = self._unready(model, version)
             faults += [
                 (field if field == "version" else f"{field}.{version}", f"worker {each.worker}: {each.reason}")
-                for each in (failed or late)
+                for each in failed + late
             ]
         if faults:
             for version in [*asked, *again]:
@@ -121,7 +121,7 @@ class VersionChanges:
         return VersionRetired(model=model, version=version, unloaded=done, missing=missing)
 
     def _unready(self, model: str, version: str) -> tuple[list[fleet.Silent], list[fleet.Silent]]:
-        return fleet.unready(self._plane.live(), self._plane.expected, model, version)
+        return fleet.unready(self._plane.live(), model, version)
 
     def _until_seen(self, revision: int) -> None:
         """Workers have read that revision; one that does not is named by who waits for its effect."""

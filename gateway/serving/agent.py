@@ -107,6 +107,7 @@ class Agent:
         self._documents: dict[str, KeptRoute] = {}
         """Of what is in force."""
         self._load_faults: dict[Key, str] = {}
+        self._loading: set[Key] = set()
         self._sources: list[_Source] = []
         self._errands: deque[Callable[[Store], None]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -296,10 +297,11 @@ class Agent:
         todo = changes(orders, self._known, self._ready())
         self._known = remembered(orders, self._known)
         self._is_file_current = False
-        for key in [key for key in self._load_faults if key not in self._known.wanted]:
+        for key in [key for key in self._load_faults if key not in self._known.wanted or key in todo.load]:
             del self._load_faults[key]
         for key in todo.unload:
             self._begin(self._unload(*key))
+        self._loading |= todo.load  # known to be on its way before the task gets to say so
         return [self._begin(self._load(*key)) for key in sorted(todo.load)]
 
     def _begin(self, work: Any) -> asyncio.Task[None]:
@@ -314,6 +316,7 @@ class Agent:
         except GatewayError as error:
             self._load_faults[model, version] = str(error)
             self._log.error("version cannot be loaded", model=model, version=version, reason=str(error))
+        self._loading.discard((model, version))
         self.poke()
 
     async def _unload(self, model: str, version: str) -> None:
@@ -403,6 +406,8 @@ class Agent:
         for (model, version), reason in self._load_faults.items():
             if version not in versions.get(model, {}):
                 versions.setdefault(model, {})[version] = {"state": "UNAVAILABLE", "reason": reason}
+        for model, version in self._loading:
+            versions.setdefault(model, {})[version] = {"state": "LOADING", "reason": ""}
         for model, version in self._routing.repinned.items():
             versions[model][version]["is_repinned"] = True
         faults: dict[str, Any] = dict(self._routing.faults())

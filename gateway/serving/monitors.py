@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway.backends.base import Signature
-from gateway.errors import ConfigError
+from gateway.errors import ConfigError, LoadError
 from gateway.monitoring import plan as plans
 from gateway.monitoring.profile import FILE_NAME, load_profile
-from gateway.monitoring.subject import files_digest
 from gateway.monitoring.tilekey import TileKey
 from gateway.native import signature as native_signature
 from gateway.native.lane import Lane
 from gateway.native.monitor import Monitor
 from gateway.native.tileplan import TilePlan
 from gateway.observability import logs
+from gateway.registry.digest import digest_folder
 
 if TYPE_CHECKING:
     from gateway.store.records import Report
@@ -47,17 +47,17 @@ class Watch:
     """What is wrong with the profile that lies there; empty: nothing, or none lies there."""
 
     @classmethod
-    def of(cls, folder: Path, signature: Signature, model: str, version: str) -> Watch:
+    def of(cls, folder: Path, signature: Signature, model: str, version: str, digest: str = "") -> Watch:
         """Of the version in `folder`; any thread. Never fails: a bad profile is no reason not to serve."""
         if not (folder / FILE_NAME).exists():
             return cls(plans.plain_plan(signature), signature, False)
         try:
             profile = load_profile(folder)
-            profile.check(signature, model, version, files_digest(folder))
+            profile.check(signature, model, version, digest or digest_folder(folder))
             plan = plans.plan_of(profile)
             Monitor(plan, native_signature.Signature(model, version, *_tensors(signature), signature.batched))
             return cls(plan, signature, True)
-        except (ConfigError, OSError, ValueError) as error:
+        except (ConfigError, LoadError, OSError, ValueError) as error:
             return cls(plans.plain_plan(signature), signature, False, str(error))
 
     def counts_as(self, other: Watch) -> bool:

@@ -25,6 +25,8 @@ CHANNEL = "gateway_change"
 LOCK_PATIENCE_MS = 1500
 """For somebody else's transaction, which takes milliseconds when all is well."""
 STATEMENT_PATIENCE_MS = 2000
+ANSWER_PATIENCE_S = 2.5
+"""Longer than the server's own limits above: only a server that hangs, or a network that swallows, gets here."""
 CONNECT_PATIENCE_S = 2
 POLL_S = 0.02
 """How often a waiting worker asks an SQLite file whether it changed: a read of one page in memory."""
@@ -61,6 +63,8 @@ class Database:
         )
         if self.is_sqlite:
             event.listen(self.engine, "connect", _prepare_sqlite)
+        else:
+            event.listen(self.engine, "do_connect", _connect_postgresql)
         event.listen(self.engine, "begin", self._begin)
 
     def remember_file(self) -> None:
@@ -204,6 +208,12 @@ def _parsed(url: str) -> sa.URL:
     if not parsed.database or parsed.database == ":memory:":
         raise ConfigError(f"--store: got {url!r}, a database in memory, which no other process sees; {expected}")
     return parsed.set(drivername="sqlite", database=os.path.abspath(parsed.database))
+
+
+def _connect_postgresql(_: Any, __: Any, arguments: list[Any], wishes: dict[str, Any]) -> Any:
+    from gateway.store.bounded import BoundedConnection
+
+    return BoundedConnection.connect(*arguments, **wishes)
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:

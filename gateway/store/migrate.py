@@ -17,6 +17,7 @@ from gateway.store.database import DURABLE, READ, Database
 
 _PATIENCE_S = 15.0
 """Several processes start together: one migrates, the others wait for it."""
+_MIGRATION_PATIENCE_S = 600.0
 _ADVISORY_LOCK = 0x6761_7465
 _PATH = Path(__file__).parent / "migrations"
 
@@ -27,12 +28,14 @@ def migrate(database: Database) -> None:
     if present != schema.HEAD:
         with database.connect(DURABLE) as connection:
             if not database.is_sqlite:
+                connection.connection.driver_connection.patience_s = _MIGRATION_PATIENCE_S  # type: ignore[union-attr]
                 connection.exec_driver_sql("SET LOCAL lock_timeout = '15s'")
-                connection.exec_driver_sql("SET LOCAL statement_timeout = '10min'")
+                connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
                 present = _version(connection)
             if present != schema.HEAD:
                 _upgrade(connection, database.name, present)
+        database.engine.dispose()  # no connection has that much patience from here on
     database.remember_file()
 
 

@@ -30,7 +30,9 @@ def show_status(plane: Shared) -> answers.Status:
     wrong = []
     workers: list[answers.Worker] = []
     n_models, n_ready = 0, 0
+    revision = plane.keeper.revision
     try:
+        revision = plane.store.revision()
         workers = _workers(plane)
         live = plane.live()
         routes = plane.store.routes()
@@ -69,7 +71,7 @@ def show_status(plane: Shared) -> answers.Status:
             name=plane.keeper.name,
             is_up=not fault,
             fault=fault,
-            revision=plane.keeper.revision,
+            revision=revision,
             is_ephemeral=plane.is_ephemeral,
         ),
         workers=workers,
