@@ -35,7 +35,9 @@ def control(
         Path | None, typer.Option(metavar="FILE", help="As for `gateway serve`.", show_default=False)
     ] = None,
     log_format: Annotated[str | None, typer.Option(metavar="console|json", show_default=False)] = None,
-    options: Annotated[str, typer.Option(metavar="JSON", help="All of it, as `gateway serve` writes it.", show_default=False)] = "",
+    options: Annotated[
+        str, typer.Option(metavar="JSON", help="All of it, as `gateway serve` writes it.", show_default=False)
+    ] = "",
 ) -> None:
     """The control plane alone; `gateway serve` starts one by itself.
 
@@ -80,4 +82,4 @@ def control(
     from gateway.control.process import run
 
     with reported(config_error_code=REFUSED):
-        raise typer.Exit(run(parsed, sock))
+        run(parsed, sock)

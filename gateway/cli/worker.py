@@ -36,7 +36,9 @@ def worker(
         Path | None, typer.Option(metavar="FILE", help="As for `gateway serve`.", show_default=False)
     ] = None,
     log_format: Annotated[str | None, typer.Option(metavar="console|json", show_default=False)] = None,
-    options: Annotated[str, typer.Option(metavar="JSON", help="All of it, as `gateway serve` writes it.", show_default=False)] = "",
+    options: Annotated[
+        str, typer.Option(metavar="JSON", help="All of it, as `gateway serve` writes it.", show_default=False)
+    ] = "",
 ) -> None:
     """One data-plane process alone; `gateway serve` starts these by itself.
 

@@ -11,7 +11,7 @@ import signal
 import socket
 import time
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from gateway.config.deployment import STORE_VARIABLE, ControlOptions
 from gateway.control import automatic, drift, fleet, keep
@@ -50,12 +50,18 @@ FORGET_REPORTS_AFTER_S = {
 }
 
 
-def run(options: ControlOptions, sock: socket.socket) -> int:
-    """Serve until told to stop; the exit code."""
+def run(options: ControlOptions, sock: socket.socket) -> NoReturn:
+    """Serve until told to stop, and exit: a thread that waits for a store that hangs must not hold that up."""
     logs.setup(options.log_format, process="control")
     if options.store is None:
         options = options.model_copy(update={"store": os.environ.get(STORE_VARIABLE)})
-    return asyncio.run(_run(options, sock))
+    code = 1
+    try:
+        code = asyncio.run(_run(options, sock))
+    except Exception as error:
+        logs.get().exception("control plane failed", error=str(error))
+    finally:
+        os._exit(code)
 
 
 async def _run(options: ControlOptions, sock: socket.socket) -> int:

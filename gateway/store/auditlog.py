@@ -49,13 +49,14 @@ class AuditLog(Part):
         fault = self._read_anchor(noted)  # first: entries that come while we read make the table longer, never shorter
         verifier, ledger = Verifier(self._key, noted), Ledger()
         with self._read() as connection:
-            counters = connection.execute(sa.select(schema.counters)).one()
+            counters = connection.execute(sa.select(schema.counters)).one_or_none()
             statement = sa.select(schema.audit).order_by(_TABLE.seq).execution_options(yield_per=_CHUNK)
             with connection.execute(statement) as rows:
                 for row in rows.mappings():
                     if verifier.add(Row(**row)):
                         ledger.add(Row(**row))
-            verdict = verifier.verdict(Head(counters.audit_count, counters.audit_hash))
+            counted = Head(counters.audit_count, counters.audit_hash) if counters else None
+            verdict = verifier.verdict(counted)
             if verdict.ok:
                 fault = fault or ledger.fault(connection)
         return replace(verdict, ok=False, fault=fault) if verdict.ok and fault else verdict

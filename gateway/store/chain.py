@@ -118,22 +118,28 @@ class Verifier:
             self._fault = self._against_noted()
         return self._fault is None
 
-    def verdict(self, table_head: Head) -> AuditVerdict:
-        """`table_head` is what the table's own counter says."""
+    def verdict(self, counted: Head | None) -> AuditVerdict:
+        """`counted` is what the store's own counter says."""
         n = self._head.count
         fault = self._fault
         for place, head in self._noted.items():
             if fault is None and head.count > n:
                 fault = f"the tail is cut off: {n} entries, but {place} knows of {head.count}"
-        if fault is None and table_head.count > n:
-            fault = f"the tail is cut off: {n} entries, but the store counted {table_head.count}"
-        if fault is None and table_head != self._head:
-            fault = f"after entry {table_head.count}: {n - table_head.count} more than the store counted"
-            if table_head.count == n:
-                fault = f"entry {n}: its hash is not the one the store noted when it was written"
+        if fault is None and counted != self._head:
+            fault = self._against_count(counted)
         if fault is None and self._key is not None and n and not self._is_keyed:
             fault = f"entry {n}: written without the key, though there is one"
         return AuditVerdict(fault is None, n, fault, str(self._head))
+
+    def _against_count(self, counted: Head | None) -> str:
+        n = self._head.count
+        if counted is None:
+            return "the store's own count of the entries is missing"
+        if counted.count > n:
+            return f"the tail is cut off: {n} entries, but the store counted {counted.count}"
+        if counted.count < n:
+            return f"after entry {counted.count}: {n - counted.count} more than the store counted"
+        return f"entry {n}: its hash is not the one the store noted when it was written"
 
     def _wrong_with(self, row: Row) -> str | None:
         expected = self._head.count + 1

@@ -113,15 +113,22 @@ class Database:
             except BaseException:
                 connection.invalidate()
                 connection.close()
+                self._forget_watches()  # they are no better
                 raise
             self._watches.append(connection)
         return revision
 
     def dispose(self) -> None:
-        while self._watches:
-            with contextlib.suppress(exc.SQLAlchemyError):
-                self._watches.pop().close()
+        self._forget_watches()
         self.engine.dispose()
+
+    def _forget_watches(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                connection = self._watches.pop()
+                with contextlib.suppress(exc.SQLAlchemyError):
+                    connection.invalidate()
+                    connection.close()
 
     def _in_mode(self, connection: sa.Connection, mode: str) -> sa.Connection:
         options: dict[str, Any] = {_MODE: mode}
@@ -150,7 +157,10 @@ class Database:
         return connection
 
     def _token(self, connection: sa.Connection) -> int:
-        return int(connection.exec_driver_sql("PRAGMA data_version").scalar_one()) if self.is_sqlite else 0
+        if not self.is_sqlite:
+            return 0
+        driver: Any = connection.connection.driver_connection
+        return int(driver.execute("PRAGMA data_version").fetchone()[0])  # past SQLAlchemy: fifty times a second
 
     def _sleep(self, connection: sa.Connection, token: int, deadline_s: float) -> None:
         """Until something was committed, or the deadline."""

@@ -73,7 +73,9 @@ class Workers(Part):
         """The fencing term when `holder` has it now, for `ttl_s`; None when somebody else has it. A renewal keeps the
         term; one that came too late gets a new one, as does everybody else: a term never comes twice.
         """
-        with self._database.connect(DURABLE) as connection:
+        if (term := self._renewed(name, holder, ttl_s, now)) is not None:
+            return term
+        with self._database.connect(DURABLE) as connection:  # a term that was lost with the power would come twice
             self._database.lock_counters(connection)  # or two who find no row would both insert one
             now = self._database.now(connection) if now is None else now
             row = connection.execute(sa.select(schema.leases).where(_LEASES.name == name)).one_or_none()
@@ -94,6 +96,14 @@ class Workers(Part):
         with self._database.connect(DURABLE) as connection:
             statement = sa.update(schema.leases).where(_LEASES.name == name, _LEASES.holder == holder)
             connection.execute(statement.values(expires_at=0.0))
+
+    def _renewed(self, name: str, holder: str, ttl_s: float, now: float | None) -> int | None:
+        """The term, when `holder` has the lease still: the usual case, every few seconds."""
+        with self._write() as connection:
+            now = self._database.now(connection) if now is None else now
+            is_held = (_LEASES.name == name, _LEASES.holder == holder, _LEASES.expires_at > now)
+            statement = sa.update(schema.leases).where(*is_held).values(expires_at=now + ttl_s).returning(_LEASES.term)
+            return connection.execute(statement).scalar_one_or_none()
 
     def _upsert(self, table: sa.Table) -> Any:
         dialect = sqlite if self._database.is_sqlite else postgresql

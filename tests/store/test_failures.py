@@ -226,6 +226,35 @@ print(store.put_route("fraud", {{}}, None, "anna", "").generation)
         assert store.audit_log(limit=1, before_seq=2)[0].hash.startswith("hmac-sha256:")
 
 
+@pytest.mark.slow
+def test_a_writer_killed_at_any_moment_leaves_a_log_that_holds(folder: Path) -> None:
+    script = f"""
+from pathlib import Path
+from gateway.observability import logs
+from gateway.store import Store, url_of_folder
+logs.setup(level="critical")
+store = Store.open(url_of_folder(Path({str(folder)!r})))
+while True:
+    print(store.put_route("fraud", {{}}, None, "anna", "").generation, flush=True)
+"""
+    command = [sys.executable, "-c", script]
+    generation = 0
+    for round_ in range(4):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+            assert process.stdout is not None
+            for _ in range(3 + 7 * round_):
+                line = process.stdout.readline()
+            process.kill()
+            rest = [each for each in (line, *process.stdout) if each.strip().isdigit()]
+        told = int(rest[-1])
+        with Store.open(url_of_folder(folder)) as store:
+            kept = store.routes()["fraud"].generation
+            assert kept >= told > generation  # what was answered is kept; the one after it may be, too
+            verdict = store.verify_audit()
+            assert (verdict.ok, verdict.n) == (True, kept), verdict
+            generation = kept
+
+
 def test_threads_that_open_a_new_postgresql_store_together_all_get_the_same(postgres: Postgres) -> None:
     url = postgres.new_database()
 
@@ -276,7 +305,7 @@ def test_a_wait_is_ended_by_the_death_of_postgresql(own_postgres: Postgres) -> N
 def _listening(server: Postgres, store: Store) -> bool:
     import psycopg
 
-    with psycopg.connect(server.url("postgres")) as connection:
+    with psycopg.connect(server.url) as connection:
         row = connection.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'gateway'").fetchone()
     return row is not None and row[0] > 0
 

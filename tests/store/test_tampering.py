@@ -130,7 +130,7 @@ def test_whatever_is_done_to_the_log_is_found(prepared: tuple[Store, Intruder], 
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_it_is_still_found_after_the_gateway_went_on_writing(tmp_path_factory, data: st.DataObject) -> None:
     url = url_of_folder(tmp_path_factory.mktemp("state"))
@@ -266,6 +266,12 @@ def test_what_sqlite_lets_stand_in_a_column_is_found_and_the_log_can_be_read(
         intruder.close()
         assert str(store.verify_audit().fault).startswith("entry 3: ")
         assert len(store.audit_log()) == N
+
+
+def test_a_count_that_is_gone_is_found(prepared: tuple[Store, Intruder]) -> None:
+    store, intruder = prepared
+    intruder.execute(sa.delete(schema.counters))
+    assert store.verify_audit().fault == "the store's own count of the entries is missing"
 
 
 def test_equal_documents_have_one_spelling() -> None:

@@ -37,15 +37,16 @@ class Postgres:
         assert done.returncode == 0, done.stderr.decode()
         self.start()
 
-    def url(self, database: str) -> str:
-        return f"postgresql://{_USER}@/{database}?host={self.folder}"
+    @property
+    def url(self) -> str:
+        return f"postgresql://{_USER}@/postgres?host={self.folder}"
 
     def new_database(self) -> str:
-        """URL of an empty one."""
+        """URL of an empty one; in truth a schema, which is quicker by far."""
         name = f"test{next(self._numbers)}"
-        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}".encode())
-        return self.url(name)
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(f"CREATE SCHEMA {name}".encode())
+        return f"{self.url}&options=-csearch_path%3D{name}"
 
     def start(self) -> None:
         settings = {
@@ -102,7 +103,7 @@ class Postgres:
         assert self._process is not None
         assert self._process.poll() is None, self._log.read_text()
         try:
-            psycopg.connect(self.url("postgres")).close()
+            psycopg.connect(self.url).close()
         except psycopg.OperationalError:
             return False
         return True
