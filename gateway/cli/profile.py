@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from gateway.cli.failure import reported
 
 if TYPE_CHECKING:
     from gateway.monitoring.profile import Profile
+    from gateway.monitoring.profilebuild import Subject
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Baselines for drift: build one, look at one.")
 
@@ -25,8 +27,16 @@ Version = Annotated[
 
 @app.command()
 def build(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="CSV, Parquet, JSON lines or npz.", show_default=False)],
     model: Annotated[str, typer.Option(metavar="NAME", help="The model.", show_default=False)],
+    data: Annotated[
+        Path | None, typer.Argument(metavar="[DATA]", help="CSV, Parquet, JSON lines or npz.", show_default=False)
+    ] = None,
+    from_live: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Instead of DATA: the next N rows the running gateway answers.", show_default=False
+        ),
+    ] = None,
     version: Version = None,
     models: Models = Path("models"),
     out: Annotated[
@@ -51,12 +61,17 @@ def build(
     run_model: Annotated[
         bool, typer.Option("--run-model/--no-run-model", help="Ask the model for outputs that DATA lacks.")
     ] = True,
+    server: Annotated[
+        str, typer.Option(metavar="URL", envvar="GATEWAY_SERVER", help="The control plane, for --from-live.")
+    ] = "http://127.0.0.1:8002",
+    wait: Annotated[str, typer.Option(metavar="TIME", help="For --from-live: 30s, 5min; at most 10min.")] = "5min",
 ) -> None:
     """Read DATA twice, in pieces, and write the profile of a version.
 
     \b
     gateway profile build --model fraud train.parquet --ignore is_fraud
     gateway profile build --model fraud --version 3 rows.csv --out /tmp/profile.json
+    gateway profile build --model fraud --from-live 10000
 
     \b
     Columns are named as the inputs; or input[0], input[1], ... or as in model.yaml
@@ -67,24 +82,32 @@ def build(
 
     with reported():
         _need_packages()
+        from gateway.errors import ConfigError
         from gateway.monitoring.profile import FILE_NAME, now_utc
         from gateway.monitoring.profilebuild import build as build_profile
         from gateway.monitoring.readers import open_reader
         from gateway.monitoring.subject import opened
 
+        if (data is None) == (from_live is None):
+            raise ConfigError("got neither or both of DATA and --from-live, expected one of them")
         start = time.monotonic()
-        reader = open_reader(data, format_)
-        with opened(models, model, version) as version_, _progress(data.name) as progress:
+        with opened(models, model, version) as it, contextlib.ExitStack() as stack:
+            if data is None:
+                path = stack.enter_context(_captured(it.subject, from_live or 0, server, wait))
+                reader = open_reader(path, "npz")
+            else:
+                reader = open_reader(data, format_)
             built = build_profile(
                 reader,
-                version_.subject,
-                version_.monitoring,
-                version_.run if run_model else None,
+                it.subject,
+                it.monitoring,
+                it.run if run_model else None,
                 now_utc(),
+                source="data" if data else "live",
                 ignored=ignore or (),
-                progress=progress,
+                progress=stack.enter_context(_progress(data.name if data else "live rows")),
             )
-            path = Path(out) if out else version_.folder / FILE_NAME
+            path = Path(out) if out else it.folder / FILE_NAME
         for note in built.notes:
             typer.echo(f"note: {note}", err=True)
         content = built.profile.to_json()
@@ -160,6 +183,25 @@ def _load(path: Path | None, model: str, version: int | None, models: Path) -> P
             raise ConfigError(f"--version: {model} has no version {number}; there is {', '.join(map(str, folders))}")
         path = folders[number]
     return load_profile(path)
+
+
+@contextmanager
+def _captured(subject: Subject, rows: int, server: str, wait: str) -> Iterator[Path]:
+    from gateway.cli.profilelive import MAX_WAIT_US, live_rows
+    from gateway.config.units import parse_duration_us
+    from gateway.errors import ConfigError
+
+    try:
+        wait_us = parse_duration_us(wait)
+    except ValueError as error:
+        raise ConfigError(f"--wait: got {wait!r}, expected {error}") from None
+    if wait_us > MAX_WAIT_US:
+        raise ConfigError(f"--wait: got {wait!r}, expected 10min at most: then the gateway forgets what it was asked")
+    with contextlib.ExitStack() as stack:
+        with _progress(f"{subject.model} version {subject.version} at work") as progress:
+            rows_of = live_rows(server, subject.model, subject.version, rows, wait_us / 1e6, progress)
+            path = stack.enter_context(rows_of)
+        yield path
 
 
 def _need_packages() -> None:

@@ -64,7 +64,7 @@ class DriftOptions(_Part):
 
     budget_days: Annotated[float, Field(gt=0)] = 30.0
     """At most one false page of a version in that many days, over all its columns."""
-    tolerance: Annotated[float, Field(gt=0)] = 0.1
+    tolerance: Annotated[float, Field(gt=0)] = 0.04
     """PSI up to which nothing is wrong."""
     major: Annotated[float, Field(gt=0)] = 0.25
     """PSI beyond which no history of like traffic excuses."""

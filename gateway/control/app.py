@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from gateway.control import problems
-from gateway.control.api import audit, drift, models, routes, shadows, workers
+from gateway.control.api import audit, captures, drift, models, routes, shadows, workers
 from gateway.control.plane import Plane
 from gateway.observability.aggregate import Aggregate
 from gateway.observability.metrics import render
@@ -59,6 +59,6 @@ def create_app(plane: Plane) -> FastAPI:
         body, content_type = await asyncio.to_thread(lambda: render(totals, accept, plane.drift_families()))
         return Response(body, media_type=content_type)
 
-    for part in (models, routes, shadows, workers, audit, drift):
+    for part in (models, routes, shadows, workers, audit, drift, captures):
         app.include_router(part.router)
     return app

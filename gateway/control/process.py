@@ -41,7 +41,13 @@ PRUNE_EVERY_S = 600.0
 START_GRACE_S = 10.0
 """For the first worker of each place to report; then a model's first route does not wait for it any longer."""
 FORGET_WORKERS_AFTER_S = 24 * 3600.0
-FORGET_REPORTS_AFTER_S = {"plan": 24 * 3600.0, "pair": 30 * 24 * 3600.0, "disagreement": 7 * 24 * 3600.0}
+FORGET_REPORTS_AFTER_S = {
+    "plan": 24 * 3600.0,
+    "pair": 30 * 24 * 3600.0,
+    "disagreement": 7 * 24 * 3600.0,
+    "capture": 1800.0,  # callers' rows: gone soon, also when nobody fetched them
+    "capture_order": 1800.0,
+}
 
 
 def run(options: ControlOptions, sock: socket.socket) -> NoReturn:

@@ -32,8 +32,8 @@ class Settings:
 
     budget_days: float = 30.0
     """At most one false page in that many days, over all columns of a version."""
-    tolerance: float = 0.1
-    """Up to here nothing is wrong: a mean off by .3 deviations."""
+    tolerance: float = 0.04
+    """Up to here nothing is wrong: a mean off by .2 deviations."""
     major: float = 0.25
     """Beyond it no history of like windows excuses: a mean off by .5 deviations."""
     tolerance_rate: float = 0.01

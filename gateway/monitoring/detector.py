@@ -4,8 +4,9 @@ For every column and window k an e-value, at most 1 on average as long as nothin
 e-detector (Shin, Ramdas & Rinaldo): M_k = (M_{k-1} + 1) e_k, and a page at M >= A = K W D. However windows and columns
 hang together, all K columns then page wrongly at most once in D days on average, with W windows a day. The e-value:
 
-    until LEARNED like windows are known          e = e_major
-    then                                          e = .9 min(e_tolerated, e_like) + .1 e_major
+    until LEARNED like windows are known     e = e_major
+    then                                     e = .9 min(e_tolerated, e_like) + .1 (e_major, but at most 1 for a
+                                                 window that is no stranger than one of the days before)
 
 e_tolerated, e_major: the window against the baseline (`tolerance`). e_like: its score ranked among the windows of the
 same time of day before it, p = (greater + U (1 + equal)) / (1 + number), e = mean of kappa p^(kappa - 1) (Vovk).
@@ -34,6 +35,10 @@ LIKE_WITHIN_S = 90 * 60
 """Of the same time of day: 180 minutes are like, so the second day has what it needs."""
 MAX_WINDOWS = 7 * 1440
 KAPPAS = np.array([0.1, 0.2, 0.3, 0.5])
+YESTERDAY_S = 12 * 3600
+"""From that age on, a like window is of a day before."""
+STRANGER = 1.5
+"""So many times the greatest score of like windows of the days before, and a major distance speaks for itself."""
 BASELINE_SHARE = 0.1
 """Of the wager that is on `major` alone: it finds at once what is large, and costs the rest 10 %."""
 NAMED_WRONGLY = 0.1
@@ -110,9 +115,12 @@ def step(state: State, start_s: int, evidence: Evidence, held: Bools, uniforms: 
     p = ((before > rounded).sum(0) + uniforms * (1 + (before == rounded).sum(0))) / (1.0 + n_like)
     p = np.where(present, np.maximum(p, 1e-12), 1.0)
     log_e_like = log_mean_exp(np.log(KAPPAS) + (KAPPAS - 1.0) * np.log(p)[..., None])
+    earlier = before[state.starts_s[like] <= start_s - YESTERDAY_S]
+    greatest = np.max(np.where(np.isnan(earlier), -np.inf, earlier), axis=0, initial=-np.inf)
+    is_strange = score > STRANGER * np.maximum(greatest, 0.0)
     both = np.logaddexp(
         math.log1p(-BASELINE_SHARE) + np.minimum(evidence.log_e_tolerated, log_e_like),
-        math.log(BASELINE_SHARE) + evidence.log_e_major,
+        math.log(BASELINE_SHARE) + np.where(is_strange, evidence.log_e_major, np.minimum(evidence.log_e_major, 0.0)),
     )
     log_e = np.where(n_like >= LEARNED, both, evidence.log_e_major)
     moves = present & ~held

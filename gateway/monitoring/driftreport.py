@@ -5,8 +5,9 @@ Written by `drift.assess` and kept as JSON; the API hands it out, the command li
 
 from __future__ import annotations
 
+import itertools
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from gateway.evidence import sentence
 from gateway.monitoring import detector, distances
 from gateway.monitoring.baseline import SCHEMA, Baseline, Column, Integers
+from gateway.monitoring.drawing import ruler, spread
 from gateway.monitoring.weighing import requests_of
 from gateway.monitoring.windows import MINUTE_S, SPANS_S, Counted
 
@@ -79,6 +81,7 @@ class ColumnDrift(_Part):
     baseline: Level
     windows: dict[str, Distance]
     labels: tuple[str, ...]
+    """Of the cells of both shapes: numbers on an even scale, what is outside of the profile's range at the ends."""
     shape_baseline: tuple[float, ...]
     shape_now: tuple[float, ...]
     trend: tuple[float | None, ...]
@@ -188,16 +191,13 @@ def _column(
     known = [score for score in trend if not math.isnan(score)]
     score = known[-1] if known else None
     judged = max(_requests(baseline, state.before), 1)
-    n_steady = math.ceil(distances.least_n(column.p.size) / judged)  # so many windows are enough rows
+    n_steady = math.ceil(distances.least_n(column.p.size, tolerance) / judged)  # so many windows are enough rows
     is_moved = len(known) >= n_steady and known[-1] >= 1.0 and float(np.mean(known[-n_steady:])) >= 1.0
     status: Status = "alarm" if is_alarm else "waiting" if score is None else "moved" if is_moved else "ok"
     since = float(state.detector.since_s[at]) if state.detector.log_run[at] > 0.0 else None
     before = _level(column, column.base, None)
-    groups, labels = _shown(column)
-    shape_base, shape_now = (
-        _shares(np.add.reduceat(column.shape(cells), groups))
-        for cells in (column.base, spans[shown].cells[column.cells])
-    )
+    now = spans[shown].cells[column.cells]
+    labels, shape_base, shape_now = _shape(column, column.shape(column.base), column.shape(now))
     return ColumnDrift(
         name=column.name, side=column.side, kind=column.kind, status=status,  # type: ignore[arg-type]
         sentence=tell(column, windows[shown], before, baseline.settings.tolerance_rate, labels, shape_base, shape_now),
@@ -286,19 +286,28 @@ def _n_like(state: DriftState, n_columns: int) -> Integers:
     return total
 
 
-def _shown(column: Column) -> tuple[npt.NDArray[np.intp], tuple[str, ...]]:
-    """Neighbouring cells in groups that a person can look at."""
-    size = len(column.labels)
-    groups = np.unique(np.linspace(0, size, min(size, MAX_SHOWN_CELLS), endpoint=False).astype(np.intp))
-    ends = [*groups[1:], size]
-    return groups, tuple(
-        column.labels[a] if b - a == 1 else f"{column.labels[a]} .. {column.labels[b - 1]}"
-        for a, b in zip(groups, ends, strict=True)
-    )
+def _shape(
+    column: Column, base: Integers, now: Integers
+) -> tuple[tuple[str, ...], tuple[float, ...], tuple[float, ...]]:
+    """Labels and shares for the eye: numbers by how dense they are on an even scale, words as they are."""
+    if column.edges is not None and column.kind != "calibration":
+        edges, counts = column.edges.tolist(), base[1:-1].tolist()
+        marks = ruler(edges, counts, MAX_SHOWN_CELLS - 2)
+        shares = [
+            _shares(np.concatenate([side[:1], spread(edges, side[1:-1].tolist(), marks), side[-1:]]))
+            for side in (base, now)
+        ]
+        inner = (f"{a:.4g} to {b:.4g}" for a, b in itertools.pairwise(marks.tolist()))
+        return (f"below {edges[0]:.4g}", *inner, f"above {edges[-1]:.4g}"), shares[0], shares[1]
+    common = np.sort(np.argsort(-(base + now), kind="stable")[: MAX_SHOWN_CELLS - 1])
+    rest = np.setdiff1d(np.arange(base.size), common)
+    labels = [column.labels[at] for at in common] + (["all others"] if rest.size else [])
+    shown = [_shares(np.append(side[common], side[rest].sum()) if rest.size else side[common]) for side in (base, now)]
+    return tuple(labels), shown[0], shown[1]
 
 
-def _shares(counts: Integers) -> tuple[float, ...]:
-    total = int(counts.sum())
+def _shares(counts: npt.NDArray[Any]) -> tuple[float, ...]:
+    total = float(counts.sum())
     return tuple(round(share, 5) for share in (counts / total).tolist()) if total else ()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,9 +12,7 @@ from gateway.errors import ConfigError
 from gateway.monitoring.answers import Run
 from gateway.monitoring.profilebuild import Subject
 from gateway.registry import repository
-
-_BESIDES = frozenset(("profile.json", "golden.npz", "reference.npz", "version.yaml"))
-"""Files of a version's folder that may change while the model stays the same."""
+from gateway.registry.digest import digest_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +39,7 @@ def opened(models: Path, model: str, version: int | None) -> Iterator[Opened]:
         raise ConfigError(f"--version: {model} has no version {number}; there is {', '.join(map(str, folders))}")
     backend = onnx.load(folders[number], found.config, model=model, version=str(number))
     try:
-        subject = Subject(model, str(number), files_digest(folders[number]), backend.signature)
+        subject = Subject(model, str(number), digest_folder(folders[number]), backend.signature)
         yield Opened(subject, folders[number], found.config.monitoring, backend.run)
     finally:
         backend.close()
-
-
-def files_digest(folder: Path) -> str:
-    """SHA-256 over names and contents of the model's files."""
-    total = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        name = path.relative_to(folder).as_posix()
-        if name in _BESIDES or any(part.startswith(".") for part in Path(name).parts):
-            continue
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        total.update(f"{len(name)}:{name}:{content}\n".encode())
-    return total.hexdigest()

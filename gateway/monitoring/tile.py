@@ -50,7 +50,8 @@ class TileCounts:
     """`columns` by name. Numeric, summary: counts, below, above, nan, neg_inf, pos_inf, n, sum, sum_squares, least,
     greatest (None: no finite value came). Categorical: counts, other, missing, n. Calibration: counts, outside, n, sum,
     sum_squares. Plain: finite, nan, neg_inf, pos_inf, n, least, greatest. `counts` is int64[], the others whole
-    numbers; least and greatest are values of the tensor.
+    numbers; least and greatest are values of the tensor. Of tensors above 8,192 values only every nth row is
+    summarised: `n` is what was looked at.
     """
 
     columns: Mapping[str, Mapping[str, Any]]

@@ -30,6 +30,7 @@ from gateway.native.lane import Lane
 from gateway.observability import logs
 from gateway.registry.repository import ModelFolder, find
 from gateway.serving import override
+from gateway.serving.captures import Captures, Tap
 from gateway.serving.catalog import Catalog, ServedVersion, State
 from gateway.serving.faults import FaultLog
 from gateway.serving.held import Held, Holdings, Source, fingerprint
@@ -62,10 +63,12 @@ class Loader:
         holdings: Holdings | None = None,
         routing: Routing | None = None,
         monitors: Monitors | None = None,
+        captures: Captures | None = None,
     ) -> None:
         self._catalog, self._hub, self._workers = catalog, hub, workers
         self._routing = routing or Routing(partial(setattr, hub, "routes"), catalog.defaults)
         self._monitors = monitors
+        self._captures = captures
         self._on_settled = on_settled
         self._models = models
         self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -330,13 +333,14 @@ class Loader:
         """A lane for it; `_publish` makes it known."""
         loop = asyncio.get_running_loop()
         policy = self._policy(backend, source.config)
-        executor = Executor(f"{entry.model}/{entry.version}", backend.run, policy.instances, loop, self._hub.completed)
+        run = Tap(backend.run)
+        executor = Executor(f"{entry.model}/{entry.version}", run, policy.instances, loop, self._hub.completed)
         faults = FaultLog(loop, model=entry.model, version=entry.version)
         signature = _native(entry, backend.signature)
         shadow_lane, background = twin(self._hub, signature, backend, policy, faults.add)
         lane = Lane(
             signature,
-            backend.run,
+            run,
             executor.submit,
             faults.add,
             self._hub.timers,
@@ -351,6 +355,8 @@ class Loader:
         if self._monitors and source.watch:
             self._monitors.attach(entry.model, entry.version, lane, source.watch)
             shadow_lane.monitor = lane.monitor
+        if self._captures:
+            self._captures.attach(entry.model, entry.version, backend.signature, run)
         self._holdings[entry] = Held(lane, executor, backend, policy, source, background)
         self._catalog.move(entry, State.READY, signature=backend.signature, platform=backend.platform)
 
@@ -427,6 +433,11 @@ def _open(path: Path, config: ModelConfig, threads: int, model: str, version: st
     source = Source(path, config, fingerprint(path))  # first: what changes during the load is found by the next one
     backend = onnx.load(path, config, threads, model=model, version=version)
     backend.warm_up()
+    if config.monitoring.enabled:
+        source = replace(source, watch=Watch.of(path, backend.signature, model, version))
+    return backend, source
+    if not config.monitoring.enabled:
+        return backend, source
     return backend, replace(source, watch=Watch.of(path, backend.signature, model, version))
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway.backends.base import Signature
-from gateway.errors import ConfigError
+from gateway.errors import ConfigError, LoadError
 from gateway.monitoring import plan as plans
 from gateway.monitoring.profile import FILE_NAME, load_profile
 from gateway.monitoring.tilekey import TileKey
@@ -24,6 +24,7 @@ from gateway.native.lane import Lane
 from gateway.native.monitor import Monitor
 from gateway.native.tileplan import TilePlan
 from gateway.observability import logs
+from gateway.registry.digest import digest_folder
 
 if TYPE_CHECKING:
     from gateway.store.records import Report
@@ -52,11 +53,11 @@ class Watch:
             return cls(plans.plain_plan(signature), signature, False)
         try:
             profile = load_profile(folder)
-            profile.check(signature, model, version, digest)
+            profile.check(signature, model, version, digest or digest_folder(folder))
             plan = plans.plan_of(profile)
             Monitor(plan, native_signature.Signature(model, version, *_tensors(signature), signature.batched))
             return cls(plan, signature, True)
-        except (ConfigError, ValueError) as error:
+        except (ConfigError, LoadError, OSError, ValueError) as error:
             return cls(plans.plain_plan(signature), signature, False, str(error))
 
     def counts_as(self, other: Watch) -> bool:

@@ -31,6 +31,9 @@ from gateway.observability.access import AccessLog
 from gateway.registry.repository import ModelFolder, scan
 from gateway.serving import signatures
 from gateway.serving.agent import Agent
+from gateway.serving.captures import EVERY_S as CAPTURES_EVERY_S
+from gateway.serving.captures import KIND as CAPTURE_KIND
+from gateway.serving.captures import Captures
 from gateway.serving.catalog import Catalog, ServedVersion
 from gateway.serving.commands import Commands, Handler
 from gateway.serving.faults import FaultLog
@@ -156,6 +159,7 @@ class Worker:
         self.hub.http1 = self.front.connect
         self.routing = Routing(partial(setattr, self.hub, "routes"), self.catalog.defaults)
         self.monitors = Monitors()
+        self.captures = Captures()
         self.loader = Loader(
             self.catalog,
             self.hub,
@@ -165,6 +169,7 @@ class Worker:
             holdings,
             self.routing,
             self.monitors,
+            self.captures,
         )
         self.shadows = Shadows(self.hub)
         sweeper = loop.create_task(self._sweep())
@@ -178,8 +183,9 @@ class Worker:
                 state=options.state,
                 folder=options.routes_folder or options.state,
             )
-            self.agent.add_source(signatures.KIND, signatures.EVERY_S, signatures.Signatures(self.catalog).read)
             self.agent.add_source(TILE_KIND, TILES_EVERY_S, self.monitors.read)
+            self.agent.add_source(CAPTURE_KIND, CAPTURES_EVERY_S, self.captures.source(self.agent))
+            self.agent.add_source(signatures.KIND, signatures.EVERY_S, signatures.Signatures(self.catalog).read)
             self.agent.add_source("shadows", SHADOWS_EVERY_S, self.shadows.read)
         if options.telemetry_fd is not None:
             self._telemetry = Telemetry(

@@ -62,8 +62,16 @@ def test_once_learnt_a_window_like_those_before_excuses_any_distance_but_a_major
     _, said = detector.step(state, 1440 * MINUTE_S, step, NOBODY, np.array([0.5]))
     assert said.n_like[0] == 181  # 90 minutes before that time of the day before, and 90 after
     assert said.log_e[0] < 0.5
-    _, said = detector.step(state, 1440 * MINUTE_S, evidence(0.0, 50.0, 50.0), NOBODY, np.array([0.5]))
+    _, said = detector.step(state, 1440 * MINUTE_S, evidence(9.0, 50.0, 50.0), NOBODY, np.array([0.5]))
     assert said.log_e[0] == pytest.approx(50.0 - math.log(10.0), abs=0.1)
+
+
+def test_a_major_distance_that_the_day_before_had_at_that_time_is_excused() -> None:
+    state = learnt_day(np.random.default_rng(8))
+    greatest = max(float(row[0]) for row in state.scores[:91])
+    for score, is_excused in ((greatest, True), (1.4 * greatest, True), (1.6 * greatest, False)):
+        _, said = detector.step(state, 1440 * MINUTE_S, evidence(score, -3.0, 50.0), NOBODY, np.array([0.5]))
+        assert (said.log_e[0] < 0.5) == is_excused
 
 
 def test_once_learnt_a_tolerated_distance_is_excused_however_unusual() -> None:

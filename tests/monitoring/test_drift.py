@@ -265,7 +265,7 @@ def test_the_report_survives_its_way_through_json() -> None:
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [({"tolerance": 0.0}, "tolerance: got 0.0"),
-     ({"major": 0.05}, r"major: got 0.05, expected tolerance \(0.1\) or more"),
+     ({"major": 0.03}, r"major: got 0.03, expected tolerance \(0.04\) or more"),
      ({"least_requests": 0}, "least_requests: got 0"), ({"budget_days": -1.0}, "budget_days: got -1.0")],
 )  # fmt: skip
 def test_settings_that_make_no_sense_are_refused_by_name(wrong: dict[str, Any], says: str) -> None:

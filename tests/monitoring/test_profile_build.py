@@ -20,8 +20,9 @@ from gateway.monitoring import readers
 from gateway.monitoring.profile import Calibration, Categorical, Numeric, Profile, Summary, now_utc
 from gateway.monitoring.profilebuild import Built, build
 from gateway.monitoring.readers import CsvReader, Frame, open_reader
-from gateway.monitoring.subject import files_digest, opened
+from gateway.monitoring.subject import opened
 from gateway.monitoring.summaries import summarise
+from gateway.registry.digest import digest_folder
 from tests.support import onnxmodels
 
 RNG = np.random.default_rng(0)
@@ -31,7 +32,7 @@ def built(root: Path, content: bytes, data: Path, settings: str = "", ignored: t
     onnxmodels.store(root, "m", 3, content, settings or "backend: onnx")
     with opened(root, "m", None) as it:
         result = build(open_reader(data), it.subject, it.monitoring, it.run, now_utc(), ignored=ignored)
-        result.profile.check(it.subject.signature, "m", "3", files_digest(it.folder))
+        result.profile.check(it.subject.signature, "m", "3", digest_folder(it.folder))
     return result
 
 
@@ -263,16 +264,6 @@ def test_a_file_that_grows_meanwhile_is_refused(tmp_path: Path, with_model: bool
         run = it.run if with_model else None
         with pytest.raises(ConfigError, match="build from a file at rest"):
             build(Growing(tmp_path / "d.csv"), it.subject, it.monitoring, run, now_utc())
-
-
-def test_the_digest_is_of_the_model_and_not_of_what_lies_beside_it(tmp_path: Path) -> None:
-    folder = onnxmodels.store(tmp_path, "m", 1, onnxmodels.linear())
-    digest = files_digest(folder)
-    (folder / "profile.json").write_text("{}")
-    (folder / "golden.npz").write_bytes(b"")
-    assert files_digest(folder) == digest
-    (folder / "weights.bin").write_bytes(b"1")
-    assert files_digest(folder) != digest
 
 
 def peak_bytes(root: Path, data: Path) -> int:

@@ -216,11 +216,26 @@ def test_summaries_of_what_is_not_finite_are_those_of_their_definition(odd, wher
 
 
 def test_a_constant_row_has_no_deviation_wherever_it_lies():
-    rows = np.full((3, 50_000), 0.1, np.float32)
+    rows = np.full((3, 8_000), 0.1, np.float32)
     rows[1:] *= 1e6
-    monitor = watch([twin.summary("s", "std", [0.0, 1e-300, 1.0])], [("x", "FP32", (-1, 50_000))])
+    monitor = watch([twin.summary("s", "std", [0.0, 1e-300, 1.0])], [("x", "FP32", (-1, 8_000))])
     note(monitor, rows)
     assert counted(monitor).columns["s"]["counts"].tolist() == [3, 0]
+
+
+@pytest.mark.parametrize("sizes", [[1], [7], [50]])
+def test_of_large_tensors_every_nth_row_is_summarised_and_the_first_of_a_minute(sizes):
+    n_values, every = 8192 * 4, 5
+    rows = np.repeat(np.arange(50, dtype=np.float32)[:, None], n_values, axis=1)
+    columns = [twin.summary("s", "mean", np.arange(51).tolist()), twin.numeric("c", [0.0, 100.0])]
+    monitor = watch(columns, [("x", "FP32", (-1, n_values))])
+    note(monitor, rows, sizes=sizes)
+    found = counted(monitor).columns
+    assert np.flatnonzero(found["s"]["counts"]).tolist() == list(range(0, 50, every))
+    assert (found["s"]["n"], found["c"]["n"]) == (10, 50)
+    monitor.note_rows([rows[49:]], [np.zeros((1, 1), np.float32)], None, NOW_US + 61_000_000)
+    cuts = monitor.cut(NOW_S + 61, NOW_US + 61_000_000)
+    assert decode(monitor.plan, cuts[-1][3]).columns["s"]["n"] == 1
 
 
 def test_a_row_of_open_length_may_lack_a_value():

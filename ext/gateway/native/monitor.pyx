@@ -7,7 +7,7 @@ from libc.math cimport sqrt
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from gateway.native.arm cimport Arm
 from gateway.native.batch cimport Slice
@@ -36,6 +36,17 @@ cdef enum:
     MAX_SLOTS = 64            # arms and stages in one window; what comes beyond is counted under no name
     MAX_FINISHED = 256        # tiles that wait for a cut: an agent comes every few seconds, or is gone
     CHUNK = 256               # values of a large tensor looked at together, four words of signs
+    STAGE_ROWS = 64           # kept until counted: enough to forget what a column costs by itself, and some 10 us of counting
+    STAGE_BELOW_ROWS = 24     # a batch of more is counted at once
+    STAGE_ROW_BYTES = 4096    # rows that are larger are work enough by themselves
+    MAX_PROJECTIONS = 64      # of one tensor
+    SUMMARY_VALUES = 8192     # of a row that may be looked at for each row that comes: of larger tensors, a share of the rows is
+
+
+cdef enum Part:               # which columns
+    PART_ALL = 0
+    PART_STAGED = 1
+    PART_UNSTAGED = 2
 
 
 cdef extern from "Python.h":
@@ -45,6 +56,9 @@ cdef extern from "Python.h":
 @cython.final
 cdef class Slot:
     """One arm and stage."""
+
+    def __dealloc__(self):
+        free(self.stage)
 
 
 @cython.final
@@ -72,11 +86,28 @@ cdef class Monitor:
             self.sources[i].datatype = self._spec(i).datatype
         for i in range(plan.n_columns - 1, -1, -1):
             self._bind(i, plan.columns[i])
+        for i in range(self.n_sources):
+            self._choose_stage(i)
 
     def __dealloc__(self):
         free(self.sources)
         free(self.bindings)
         free(self.first_summary)
+
+    cdef int _choose_stage(self, int source) except -1:
+        cdef const TensorSpec* spec = self._spec(source)
+        cdef Source* tensor = &self.sources[source]
+        if not tensor.is_wanted:
+            return 0
+        tensor.row_bytes = max(spec.row_elements, 0) * datatype_size(spec.datatype)
+        tensor.is_staged = (spec.datatype != DT_BYTES and spec.row_elements > 0 and self.first_summary[source] < 0
+                            and self.stage_bytes // STAGE_ROWS + tensor.row_bytes <= STAGE_ROW_BYTES)
+        if tensor.is_staged:
+            tensor.stage_at = self.stage_bytes
+            self.stage_bytes += (STAGE_ROWS * tensor.row_bytes + 15) // 16 * 16       # the next one's values are aligned
+        else:
+            self.has_unstaged = True
+        return 0
 
     cdef const TensorSpec* _spec(self, int source):
         cdef Signature signature = self.signature
@@ -111,6 +142,10 @@ cdef class Monitor:
             raise ValueError(f"{where}: statistic: got {given['statistic']!r}, expected length: the tensor is text")
         self.sources[source].is_wanted = True
         self.bindings[i].source, self.bindings[i].next = source, -1
+        if column.statistic == STATISTIC_PROJECTION:
+            self.sources[source].n_projections += 1
+            if self.sources[source].n_projections > MAX_PROJECTIONS:
+                raise ValueError(f"{where}: projection: got more than {<int>MAX_PROJECTIONS} of one tensor, expected fewer")
         if column.statistic != STATISTIC_NONE:
             self.bindings[i].next, self.first_summary[source] = self.first_summary[source], i
         return 0
@@ -127,11 +162,11 @@ cdef class Monitor:
         if len(self.slots) >= MAX_SLOTS:
             arm, name, stage = None, "", 0
         for slot in self.slots:
-            if slot.name == name and slot.stage == stage:
+            if slot.name == name and slot.number == stage:
                 slot.arm = arm                                # a table's new arm for the same comparison
                 return slot
         slot = Slot()
-        slot.arm, slot.name, slot.stage, slot.tile = arm, name, stage, Tile.new(self.plan)
+        slot.arm, slot.name, slot.number, slot.tile = arm, name, stage, Tile.new(self.plan)
         self.slots.append(slot)
         return slot
 
@@ -139,11 +174,15 @@ cdef class Monitor:
         """The window that holds now_us begins, unless the wall clock was only set back a little: then the one in progress goes on."""
         cdef int64_t window = (now_us + self.wall_ahead_us) // self.window_us
         cdef Slot slot
+        cdef int i
         if window > self.window or window < self.window - 1:
             for slot in self.slots:
+                self._flush(slot)
                 if slot.is_changed:
-                    self.finished.append((slot.name, slot.stage, self.window * self.window_us // 1_000_000, slot.tile))
+                    self.finished.append((slot.name, slot.number, self.window * self.window_us // 1_000_000, slot.tile))
             self.slots = []
+            for i in range(self.n_sources):
+                self.sources[i].n_seen = 0                    # the first row of a minute is summarised, however large
             if len(self.finished) > MAX_FINISHED:
                 self.n_dropped += len(self.finished) - MAX_FINISHED
                 del self.finished[:len(self.finished) - MAX_FINISHED]
@@ -162,7 +201,8 @@ cdef class Monitor:
         self.finished = []
         for slot in self.slots:
             if slot.is_changed:
-                cuts.append((slot.name, slot.stage, self.window * self.window_us // 1_000_000, slot.tile.to_bytes()))
+                self._flush(slot)
+                cuts.append((slot.name, slot.number, self.window * self.window_us // 1_000_000, slot.tile.to_bytes()))
                 slot.is_changed = False
         return cuts
 
@@ -216,7 +256,7 @@ cdef class Monitor:
                 if (<Request>members[i]).arm is not arm:
                     break
             else:
-                self._count(sources, arm, NULL, 0, n_rows)
+                self._count(sources, arm, NULL, n_rows)
                 return 0
             rows = <int64_t*>malloc(n_rows * sizeof(int64_t))
             if rows == NULL:
@@ -234,7 +274,7 @@ cdef class Monitor:
                                 rows[n_own] = row + at
                                 n_own += 1
                         row += slice_[k].n_rows
-                    self._count(sources, arm, rows, 0, n_own)
+                    self._count(sources, arm, rows, n_own)
         finally:
             free(rows)
             for i in range(self.n_sources):
@@ -263,7 +303,7 @@ cdef class Monitor:
         memcpy(sources, self.sources, self.n_sources * sizeof(Source))
         try:
             self._point(sources, inputs, outputs, n_rows, None, NULL, 0, 0)
-            self._count(sources, arm, NULL, 0, n_rows)
+            self._count(sources, arm, NULL, n_rows)
         finally:
             for i in range(self.n_sources):
                 free(sources[i].texts)
@@ -292,27 +332,71 @@ cdef class Monitor:
                 point_at_objects(sources[i].texts, <PyObject**>cnp.PyArray_DATA(array), n)
         return 0
 
-    cdef int _count(self, Source* sources, Arm arm, const int64_t* rows, int64_t first, int64_t n_rows) except -1:
-        """Rows `rows`, or n_rows of them from `first`, on the tile of `arm`."""
+    cdef int _count(self, Source* sources, Arm arm, const int64_t* rows, int64_t n_rows) except -1:
+        """These rows (NULL: the first n_rows) on the tile of `arm`."""
         cdef Slot slot
         cdef Tile own
         cdef int64_t n_values = n_rows * self.plan.n_columns
         cdef int i
         for i in range(self.n_sources):
             if self.first_summary[i] >= 0:
-                n_values += n_rows * sources[i].row_elements
+                n_values += n_rows * min(sources[i].row_elements, <int64_t>SUMMARY_VALUES)
         if n_values < NOGIL_MIN_VALUES:
             slot = self._slot(arm)
-            count_rows(self, sources, slot.tile, rows, first, n_rows)
+            if self.stage_bytes and n_rows < STAGE_BELOW_ROWS:
+                self._stage(slot, sources, rows, n_rows)
+                if self.has_unstaged:
+                    count_rows(self, sources, slot.tile.cell, slot.tile.other, rows, n_rows, PART_UNSTAGED)
+            else:
+                count_rows(self, sources, slot.tile.cell, slot.tile.other, rows, n_rows, PART_ALL)
         else:
             own = Tile.new(self.plan)
             with nogil:
-                count_rows(self, sources, own, rows, first, n_rows)
+                count_rows(self, sources, own.cell, own.other, rows, n_rows, PART_ALL)
             slot = self._slot(arm)                            # anew: a window may have ended
             slot.tile.merge(own)
             slot.tile.trim()
+        for i in range(self.n_sources):
+            self.sources[i].n_seen += n_rows
+        slot.tile.cell[TILE_ROWS] += <uint64_t>n_rows
         slot.is_changed = True
         return 0
+
+    cdef int _stage(self, Slot slot, const Source* sources, const int64_t* rows, int64_t n_rows) except -1:
+        cdef const Source* source
+        cdef uint8_t* to
+        cdef int64_t k
+        cdef int i
+        if slot.stage == NULL:
+            slot.stage = <uint8_t*>malloc(self.stage_bytes)
+            if slot.stage == NULL:
+                raise MemoryError("no memory to count a batch")
+        if slot.n_staged + n_rows > STAGE_ROWS:
+            self._flush(slot)
+        for i in range(self.n_sources):
+            source = &sources[i]
+            if not source.is_staged:
+                continue
+            to = slot.stage + source.stage_at + slot.n_staged * source.row_bytes
+            if rows == NULL:
+                memcpy(to, source.data, n_rows * source.row_bytes)
+                continue
+            for k in range(n_rows):
+                memcpy(to + k * source.row_bytes, source.data + rows[k] * source.row_bytes, source.row_bytes)
+        slot.n_staged += <int>n_rows
+        return 0
+
+    cdef void _flush(self, Slot slot) noexcept:
+        """Count what is staged. The sources of the monitor itself are free: nobody else has them while the GIL is held."""
+        cdef int i
+        if slot.n_staged == 0:
+            return
+        for i in range(self.n_sources):
+            if self.sources[i].is_staged:
+                self.sources[i].data = slot.stage + self.sources[i].stage_at
+                self.sources[i].row_elements = self._spec(i).row_elements
+        count_rows(self, self.sources, slot.tile.cell, slot.tile.other, NULL, slot.n_staged, PART_STAGED)
+        slot.n_staged = 0
 
 
 # --- texts of a batch ---------------------------------------------------------------------------------------------------------------
@@ -361,34 +445,34 @@ cdef int point_at_objects(Span* texts, PyObject** cells, int64_t n) except -1:
 
 # --- counting: may run without the GIL ----------------------------------------------------------------------------------------------
 
-cdef void count_rows(Monitor monitor, const Source* sources, Tile tile, const int64_t* rows, int64_t first, int64_t n_rows) noexcept nogil:
+cdef void count_rows(Monitor monitor, const Source* sources, uint64_t* cells, Others** others, const int64_t* rows, int64_t n_rows,
+                     Part part) noexcept nogil:
     """Column by column in blocks of rows, so that a block's values stay in the cache."""
     cdef int64_t at[BLOCK_ROWS]
     cdef double x[BLOCK_ROWS]
-    cdef uint64_t* cells = tile.cell
     cdef const Source* source
     cdef Column* column
     cdef int64_t start = 0
     cdef int n, i, k, n_columns = monitor.plan.n_columns
-    cells[TILE_ROWS] += <uint64_t>n_rows
     while start < n_rows:
         n = <int>min(n_rows - start, <int64_t>BLOCK_ROWS)
         for k in range(n):
-            at[k] = rows[start + k] if rows != NULL else first + start + k
+            at[k] = rows[start + k] if rows != NULL else start + k
         for i in range(n_columns):
             column = &monitor.plan.column[i]
             source = &sources[monitor.bindings[i].source]
-            if column.statistic != STATISTIC_NONE:
+            if column.statistic != STATISTIC_NONE or part == (PART_UNSTAGED if source.is_staged else PART_STAGED):
                 continue
             if column.kind == COLUMN_WORDS:
-                count_words(column, source, at, n, cells + column.first, &tile.other[column.other])
+                count_words(column, source, at, n, cells + column.first, &others[column.other])
             else:
                 load(source, column.index, at, n, x)
                 count_block(&column.bins, x, n, cells + column.first)
         for i in range(monitor.n_sources):
-            if monitor.first_summary[i] >= 0:
+            if monitor.first_summary[i] >= 0 and part != PART_STAGED:
                 for k in range(n):
-                    count_summaries(monitor, &sources[i], monitor.first_summary[i], at[k], cells)
+                    if (sources[i].n_seen + start + k) % every_nth(&sources[i]) == 0:
+                        count_summaries(monitor, &sources[i], monitor.first_summary[i], at[k], cells)
         start += n
 
 
@@ -538,38 +622,73 @@ cdef void note_real(Others** others, double x) noexcept nogil:
         counter.length = <uint8_t>snprintf(<char*>counter.text, KEPT_TEXT_BYTES, "%.17g", x)
 
 
+cdef inline int64_t every_nth(const Source* source) noexcept nogil:
+    """Of how many rows one is summarised: the work for each row that comes is bounded."""
+    return 1 + source.row_elements // SUMMARY_VALUES if source.datatype != DT_BYTES else 1
+
+
+cdef void load_run(const Source* source, int64_t begin, int n, double* x) noexcept nogil:
+    """Values that lie one after the other."""
+    cdef int64_t at[CHUNK]
+    cdef const float* singles
+    cdef const uint8_t* octets
+    cdef Source flat
+    cdef int k
+    if source.datatype == DT_FP32:
+        singles = <const float*>source.data + begin
+        for k in range(n):
+            x[k] = singles[k]
+    elif source.datatype == DT_UINT8:
+        octets = source.data + begin
+        for k in range(n):
+            x[k] = octets[k]
+    else:
+        memcpy(&flat, source, sizeof(Source))
+        flat.row_elements = 1                                 # as a column
+        for k in range(n):
+            at[k] = begin + k
+        load(&flat, 0, at, n, x)
+
+
 cdef void count_summaries(Monitor monitor, const Source* source, int first, int64_t row, uint64_t* cells) noexcept nogil:
-    """All statistics of one row of one tensor."""
+    """All statistics of one row of one tensor, in one pass."""
     cdef Summary summary
     cdef double x[CHUNK]
-    cdef double value
-    cdef int64_t at[CHUNK]
+    cdef double projected[MAX_PROJECTIONS]
+    cdef double value, root
     cdef int64_t n = source.row_elements, begin = 0, n_bytes = 0, word
-    cdef bint has_sums = False
+    cdef bint has_sums = False, has_values = False
     cdef Column* column
-    cdef Source flat
-    cdef int i, k, size
+    cdef int i, k, at, size
     start_summary(&summary)
+    memset(projected, 0, sizeof(projected))
+    i = first
+    while i >= 0:
+        column = &monitor.plan.column[i]
+        has_values |= column.statistic != STATISTIC_LENGTH
+        has_sums |= column.statistic != STATISTIC_LENGTH and column.statistic != STATISTIC_PROJECTION
+        i = monitor.bindings[i].next
     if source.datatype == DT_BYTES:
         for word in range(n):
-            n_bytes += source.texts[row * n + word].len
-    else:
-        i = first
-        while i >= 0:
-            has_sums |= monitor.plan.column[i].statistic not in (STATISTIC_LENGTH, STATISTIC_PROJECTION)
-            i = monitor.bindings[i].next
-    if has_sums:
-        memcpy(&flat, source, sizeof(Source))
-        flat.data += row * n * datatype_size(source.datatype)
-        flat.row_elements = 1                                 # the row as a column
-        while begin < n:
-            size = <int>min(n - begin, <int64_t>CHUNK)
-            for k in range(size):
-                at[k] = begin + k
-            load(&flat, 0, at, size, x)
+            n_bytes += <int64_t>source.texts[row * n + word].len
+    while has_values and begin < n:
+        size = <int>min(n - begin, <int64_t>CHUNK)
+        load_run(source, row * n + begin, size, x)
+        if has_sums:
             summarise(&summary, x, size)
-            begin += size
-    i = first
+        i, k = first, 0
+        while i >= 0:
+            column = &monitor.plan.column[i]
+            if column.statistic == STATISTIC_PROJECTION:
+                at = 0
+                while at < size:
+                    projected[k] += project(x + at, min(size - at, 64), sign_word(column.seed, (begin + at) // 64))
+                    at += 64
+                k += 1
+            i = monitor.bindings[i].next
+        begin += size
+    root = sqrt(<double>n)
+    i, k = first, 0
     while i >= 0:
         column = &monitor.plan.column[i]
         if column.statistic == STATISTIC_LENGTH:
@@ -587,27 +706,8 @@ cdef void count_summaries(Monitor monitor, const Source* source, int first, int6
         elif column.statistic == STATISTIC_NORM:
             value = norm_of(&summary)
         else:
-            value = projection(source, column.seed, row)
+            value = projected[k] / root
+            k += 1
         value = <double><float>value
         count_block(&column.bins, &value, 1, cells + column.first)
         i = monitor.bindings[i].next
-
-
-cdef double projection(const Source* source, uint64_t seed, int64_t row) noexcept nogil:
-    cdef double x[64]
-    cdef int64_t at[64]
-    cdef int64_t n = source.row_elements, begin = 0
-    cdef double total = 0
-    cdef Source flat
-    cdef int k, size
-    memcpy(&flat, source, sizeof(Source))
-    flat.data += row * n * datatype_size(source.datatype)
-    flat.row_elements = 1
-    while begin < n:
-        size = <int>min(n - begin, <int64_t>64)
-        for k in range(size):
-            at[k] = begin + k
-        load(&flat, 0, at, size, x)
-        total += project(x, size, sign_word(seed, begin // 64))
-        begin += size
-    return total / sqrt(<double>n)

@@ -68,17 +68,30 @@ cdef inline void summarise(Summary* s, const double* x, int n) noexcept nogil:
             s.has_nan |= x[i] != x[i]
 
 
+cdef inline double signed_by(double x, uint64_t bit) noexcept nogil:
+    cdef uint64_t bits
+    memcpy(&bits, &x, 8)
+    bits ^= bit << 63
+    memcpy(&x, &bits, 8)
+    return x
+
+
 cdef inline double project(const double* x, int n, uint64_t word) noexcept nogil:
     """Sum of up to 64 values, those negated whose bit is set."""
-    cdef double total = 0, value
-    cdef uint64_t bits
-    cdef int i
-    for i in range(n):
-        memcpy(&bits, &x[i], 8)
-        bits ^= ((word >> i) & 1) << 63
-        memcpy(&value, &bits, 8)
-        total += value
-    return total
+    cdef double a = 0, b = 0, c = 0, d = 0
+    cdef int i = 0
+    while i + 4 <= n:
+        a += signed_by(x[i], word & 1)
+        b += signed_by(x[i + 1], word >> 1 & 1)
+        c += signed_by(x[i + 2], word >> 2 & 1)
+        d += signed_by(x[i + 3], word >> 3 & 1)
+        word >>= 4
+        i += 4
+    while i < n:
+        a += signed_by(x[i], word & 1)
+        word >>= 1
+        i += 1
+    return (a + b) + (c + d)
 
 
 cdef inline uint64_t sign_word(uint64_t seed, uint64_t number) noexcept nogil:
