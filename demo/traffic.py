@@ -51,7 +51,7 @@ def main() -> int:
             for name, each in values.items():
                 datatype = DATATYPES[each.dtype.kind]
                 request.inputs.add(name=name, datatype=datatype, shape=each.shape)
-                request.raw_input_contents.append(encode(each, datatype))
+                request.raw_input_contents.append(encode(_utf8(each) if datatype == "BYTES" else each, datatype))
             infer(request, timeout=10)
             sent += 1
             if sys.stderr.isatty():
@@ -60,6 +60,10 @@ def main() -> int:
             time.sleep(max(0.0, sent / options.rate - (time.monotonic() - began_s)))
     print(f"{sent} requests", file=sys.stderr)
     return 0
+
+
+def _utf8(texts: Any) -> Any:
+    return np.array([text.encode() for text in texts.ravel().tolist()], object)
 
 
 def parse_drift(text: str, folder: Path, inputs: dict[str, Any]) -> Change:

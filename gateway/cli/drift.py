@@ -211,6 +211,8 @@ def _picture(found: dict[str, Any], limit: int | None) -> RenderableType:
                 style="red" if alarm["state"] == "open" else "yellow",
             )
         )
+    if all(column["status"] == "waiting" for column in report["columns"]):
+        return Group(*parts, Text(""))
     columns = report["columns"][:limit]
     parts.append(_table(columns))
     hidden = len(report["columns"]) - len(columns)
