@@ -1,8 +1,8 @@
-"""`python -m demo.traffic MODEL`: rows of the model's data, at a steady rate, and which version answered them.
+"""`python -m demo.traffic MODEL`: rows of the model's own data, at a steady rate, and which version answered them.
 
 What a person needs beside the gateway to see a route change, a shadow disagree or a column drift. Each request is one
-row, drawn at random, from one of a thousand users (`x-user`, so that a sticky route has a key). Arrivals follow a
-clock, not the answers: a slow server gets no fewer requests.
+row of the version's reference.npz, drawn at random, from one of a thousand users (`x-user`, so that a sticky route has
+a key). Arrivals follow a clock, not the answers: a slow server gets no fewer requests.
 """
 
 from __future__ import annotations
@@ -10,19 +10,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import re
 import signal
 import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 
-from demo import catalogue
-from demo.tables import Table
+from gateway.monitoring.profile import load_profile
 from gateway.pb import inference as pb
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
@@ -31,23 +30,25 @@ PATIENCE_S = 10.0
 MAX_WAITING = 2000
 """Requests without an answer: above it the server does not keep up, and more would only say so louder."""
 
-_DRIFT = re.compile(r"(?P<input>[A-Za-z_]\w*)(?:\[(?P<index>\d+)\])?(?P<shift>[+-]\d+(?:\.\d+)?)", re.ASCII)
-
 Array = np.ndarray[Any, Any]
+Inputs = dict[str, Array]
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """One numeric column, moved by `shift` of its standard deviations."""
+    """One numeric column: moved by `shift` of its standard deviations, or missing (NaN) in a share of the rows."""
 
-    input: str
+    tensor: str
     index: int
-    shift: float
+    shift: float = 0.0
+    missing: float = 0.0
 
-    def apply(self, table: Table) -> Table:
-        values = table.inputs[self.input].copy()
-        values[:, self.index] += self.shift * values[:, self.index].std()
-        return Table({**table.inputs, self.input: values}, table.target)
+    def apply(self, inputs: Inputs, draw: np.random.Generator) -> Inputs:
+        values = inputs[self.tensor].copy()
+        flat = values.reshape(len(values), -1)
+        flat[:, self.index] += self.shift * flat[:, self.index].std()
+        flat[draw.random(len(flat)) < self.missing, self.index] = np.nan
+        return {**inputs, self.tensor: values}
 
 
 @dataclass(slots=True)
@@ -83,31 +84,40 @@ class Score:
 
 
 def main() -> int:
-    models = {model.name: model for model in catalogue.MODELS}
     parser = argparse.ArgumentParser(
         prog="python -m demo.traffic", description="Send rows of a demo model's data at a steady rate, until Ctrl-C."
     )
-    parser.add_argument("model", choices=sorted(models))
+    parser.add_argument("model", help="breast_cancer, digits or wine")
     parser.add_argument("--rate", type=float, default=100.0, metavar="N", help="requests a second (default 100)")
     parser.add_argument("--seconds", type=float, default=0.0, metavar="S", help="stop by itself (default: never)")
     parser.add_argument(
         "--drift",
         action="append",
         default=[],
-        metavar="INPUT[I]+S",
-        help="move a numeric column by S of its standard deviations: input[3]+1, proline-0.5; may be given again",
+        metavar="COLUMN=AMOUNT",
+        help="'mean radius=+1.5' moves that column by standard deviations, 'hue=nan:0.2' loses a share; may be repeated",
     )
+    parser.add_argument("--after", type=float, default=0.0, metavar="S", help="how long it does not drift yet")
     parser.add_argument("--header", action="append", default=[], metavar="NAME=VALUE", help="send it with each request")
+    parser.add_argument("--models", type=Path, default=Path("models"), metavar="DIR", help="the model repository")
+    parser.add_argument("--version", default="1", metavar="N", help="whose data and columns (default 1)")
     parser.add_argument("--url", default="127.0.0.1:8001", metavar="HOST:PORT", help="gRPC address of the gateway")
     parser.add_argument("--seed", type=int, default=None, help="the same rows again")
     parser.add_argument("--json", action="store_true", help="one JSON object at the end instead of lines")
     arguments = parser.parse_args()
     if arguments.rate <= 0:
         parser.error(f"--rate: got {arguments.rate:g}, expected more than 0 requests a second")
-    table = models[arguments.model].table()
+    folder = arguments.models / arguments.model / arguments.version
+    try:
+        with np.load(folder / "reference.npz") as file:
+            inputs = {name.removeprefix("input:"): file[name] for name in file.files if name.startswith("input:")}
+    except OSError as error:
+        parser.error(f"{folder / 'reference.npz'}: {str(error.strerror).lower()}; make demo-models trains the models")
+    draw = np.random.default_rng(arguments.seed)
+    drifted = inputs
     for text in arguments.drift:
         try:
-            table = drift_from(text, table).apply(table)
+            drifted = drift_from(text, folder, inputs).apply(drifted, draw)
         except ValueError as error:
             parser.error(f"--drift: {error}")
     metadata = []
@@ -116,43 +126,55 @@ def main() -> int:
         if not equals or not name:
             parser.error(f"--header: got {text!r}, expected NAME=VALUE")
         metadata.append((name.lower(), value))
-    return asyncio.run(send(arguments, table, metadata))
+    return asyncio.run(send(arguments, inputs, drifted, metadata, draw))
 
 
-def drift_from(text: str, table: Table) -> Drift:
-    """ValueError names what came and what the table has."""
-    found = _DRIFT.fullmatch(text)
-    if not found:
-        raise ValueError(f"got {text!r}, expected INPUT[I]+S or INPUT-S, such as input[3]+1")
-    name, index = found["input"], int(found["index"] or 0)
-    numbers = {key: values.shape[1] for key, values in table.inputs.items() if values.dtype == np.float32}
+def drift_from(text: str, folder: Path, inputs: Inputs) -> Drift:
+    """ValueError names what came and which columns there are."""
+    name, equals, amount = text.rpartition("=")
+    numbers = {c.name: c for c in load_profile(folder).columns if inputs[c.tensor].dtype.kind == "f"}
+    if not equals:
+        raise ValueError(f"got {text!r}, expected COLUMN=+1.5 or COLUMN=nan:0.2")
     if name not in numbers:
         raise ValueError(f"got column {name!r}, expected one of {', '.join(sorted(numbers))}")
-    if index >= numbers[name]:
-        raise ValueError(f"got {name}[{index}], expected an index below {numbers[name]}")
-    return Drift(name, index, float(found["shift"]))
+    column = numbers[name]
+    try:
+        number = float(amount.removeprefix("nan:"))
+    except ValueError:
+        raise ValueError(f"got {amount!r} for {name}, expected deviations such as +1.5, or nan:SHARE") from None
+    if not amount.startswith("nan:"):
+        return Drift(column.tensor, column.offset, shift=number)
+    if not 0 <= number <= 1:
+        raise ValueError(f"got {amount!r} for {name}, expected a share from 0 to 1")
+    return Drift(column.tensor, column.offset, missing=number)
 
 
-def encode(model: str, table: Table, row: int) -> bytes:
+def encode(model: str, inputs: Inputs, row: int) -> bytes:
     """A ModelInferRequest with one row."""
     request = pb.ModelInferRequest(model_name=model)
-    for name, values in table.inputs.items():
-        tensor = request.inputs.add(name=name, shape=[1, values.shape[1]])
-        if values.dtype == np.float32:
+    for name, values in inputs.items():
+        tensor = request.inputs.add(name=name, shape=[1, *values.shape[1:]])
+        if values.dtype.kind == "f":
             tensor.datatype = "FP32"
-            tensor.contents.fp32_contents.extend(values[row].tolist())
+            tensor.contents.fp32_contents.extend(values[row].ravel().tolist())
         else:
             tensor.datatype = "BYTES"
-            tensor.contents.bytes_contents.extend(str(word).encode() for word in values[row])
+            tensor.contents.bytes_contents.extend(str(word).encode() for word in values[row].ravel())
     return bytes(request.SerializeToString())
 
 
-async def send(arguments: argparse.Namespace, table: Table, metadata: list[tuple[str, str]]) -> int:
+async def send(
+    arguments: argparse.Namespace,
+    inputs: Inputs,
+    drifted: Inputs,
+    metadata: list[tuple[str, str]],
+    draw: np.random.Generator,
+) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    draw = np.random.default_rng(arguments.seed)
-    bodies = [encode(arguments.model, table, row) for row in range(len(table.target))]
+    n_rows = len(next(iter(inputs.values())))
+    usual, strange = ([encode(arguments.model, given, row) for row in range(n_rows)] for given in (inputs, drifted))
     score = Score(time.monotonic())
     waiting: set[asyncio.Task[None]] = set()
     told_s = score.began_s
@@ -160,17 +182,18 @@ async def send(arguments: argparse.Namespace, table: Table, metadata: list[tuple
         infer: Any = channel.unary_unary(METHOD)
         while not stop.is_set():
             now_s = time.monotonic()
-            if arguments.seconds and now_s - score.began_s >= arguments.seconds:
+            passed_s = now_s - score.began_s
+            if arguments.seconds and passed_s >= arguments.seconds:
                 break
-            due = int((now_s - score.began_s) * arguments.rate) + 1
+            bodies = strange if passed_s >= arguments.after else usual
+            due = int(passed_s * arguments.rate) + 1
             while score.sent + score.skipped < due:
                 if len(waiting) >= MAX_WAITING:
                     score.skipped += 1
                     continue
                 score.sent += 1
                 user = ("x-user", f"user-{draw.integers(N_USERS)}")
-                body = bodies[draw.integers(len(bodies))]
-                task = asyncio.create_task(ask(infer, body, [user, *metadata], score))
+                task = asyncio.create_task(ask(infer, bodies[draw.integers(n_rows)], [user, *metadata], score))
                 waiting.add(task)
                 task.add_done_callback(waiting.discard)
             if not arguments.json and now_s - told_s >= 1.0:

@@ -15,7 +15,7 @@ from gateway.backends.base import Signature, TensorSpec
 from gateway.config.monitoring import Monitoring
 from gateway.errors import ConfigError
 from gateway.monitoring.profile import row_size
-from gateway.monitoring.readers import Frame, Reader
+from gateway.monitoring.reader import Frame, Reader
 from gateway.monitoring.values import Values
 
 

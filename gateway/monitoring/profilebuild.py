@@ -20,7 +20,7 @@ from gateway.monitoring.answers import RowRefused, Run, answers
 from gateway.monitoring.choice import Choice, choose
 from gateway.monitoring.layout import Layout, check_rows, lay_out
 from gateway.monitoring.profile import Profile
-from gateway.monitoring.readers import Frame, Reader
+from gateway.monitoring.reader import Frame, Reader
 from gateway.monitoring.tracks import Track
 from gateway.monitoring.values import Values
 

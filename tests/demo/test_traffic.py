@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from demo import tables
 from demo.traffic import drift_from
 from tests.demo.conftest import run_python
 from tests.support.gatewayprocess import GatewayProcess
@@ -20,6 +19,8 @@ def test_every_request_sent_is_answered_and_counted_at_its_version(demo_models: 
             "-m",
             "demo.traffic",
             "wine",
+            "--models",
+            demo_models,
             "--rate",
             200,
             "--seconds",
@@ -34,29 +35,51 @@ def test_every_request_sent_is_answered_and_counted_at_its_version(demo_models: 
     assert sum(score["answered"].values()) == score["sent"] >= 190
 
 
-def test_a_drifted_column_moves_by_standard_deviations_and_no_other_does() -> None:
-    table = tables.breast_cancer()
-    moved = drift_from("input[3]+1.5", table).apply(table)
-    difference = moved.inputs["input"].mean(axis=0) - table.inputs["input"].mean(axis=0)
-    assert difference[3] == pytest.approx(1.5 * table.inputs["input"][:, 3].std(), rel=1e-3)
+def test_a_drifted_column_moves_by_standard_deviations_and_no_other_does(demo_models: Path) -> None:
+    folder = demo_models / "breast_cancer" / "1"
+    with np.load(folder / "reference.npz") as file:
+        inputs = {"input": file["input:input"]}
+    moved = drift_from("mean texture=+1.5", folder, inputs).apply(inputs, np.random.default_rng(0))["input"]
+    difference = moved.mean(axis=0) - inputs["input"].mean(axis=0)
+    assert difference[1] == pytest.approx(1.5 * inputs["input"][:, 1].std(), rel=1e-3)
     assert np.count_nonzero(difference) == 1
+    lost = drift_from("mean texture=nan:0.25", folder, inputs).apply(inputs, np.random.default_rng(0))["input"]
+    assert 0.15 < np.isnan(lost[:, 1]).mean() < 0.35
+    assert not np.isnan(np.delete(lost, 1, axis=1)).any()
 
 
 @pytest.mark.parametrize(
     ("drift", "complaint"),
     [
-        ("input", "got 'input', expected INPUT[I]+S"),
-        ("body+1", "got column 'body', expected one of flavanoids, hue, malic_acid, proline"),
-        ("hue[7]+1", "got hue[7], expected an index below 1"),
+        ("hue", "got 'hue', expected COLUMN=+1.5 or COLUMN=nan:0.2"),
+        ("body=+1", "got column 'body', expected one of flavanoids, hue, malic_acid, proline"),
+        ("hue=much", "got 'much' for hue, expected deviations"),
+        ("hue=nan:7", "got 'nan:7' for hue, expected a share from 0 to 1"),
     ],
 )
-def test_a_drift_that_cannot_be_names_what_can(drift: str, complaint: str) -> None:
-    done = run_python("-m", "demo.traffic", "wine", "--drift", drift)
+def test_a_drift_that_cannot_be_names_what_can(demo_models: Path, drift: str, complaint: str) -> None:
+    done = run_python("-m", "demo.traffic", "wine", "--models", demo_models, "--drift", drift)
     assert done.returncode == 2
     assert complaint in done.stderr
 
 
-def test_a_gateway_that_is_not_there_is_said(unused_tcp_port: int) -> None:
-    done = run_python("-m", "demo.traffic", "digits", "--seconds", 0.2, "--url", f"127.0.0.1:{unused_tcp_port}")
+def test_a_model_that_is_not_there_is_said_with_the_cure(tmp_path: Path) -> None:
+    done = run_python("-m", "demo.traffic", "wine", "--models", tmp_path)
+    assert done.returncode == 2
+    assert "make demo-models" in done.stderr
+
+
+def test_a_gateway_that_is_not_there_is_said(demo_models: Path, unused_tcp_port: int) -> None:
+    done = run_python(
+        "-m",
+        "demo.traffic",
+        "digits",
+        "--models",
+        demo_models,
+        "--seconds",
+        0.2,
+        "--url",
+        f"127.0.0.1:{unused_tcp_port}",
+    )
     assert done.returncode == 1
     assert "UNAVAILABLE" in done.stdout

@@ -16,10 +16,12 @@ import pytest
 
 from gateway.errors import ConfigError
 from gateway.monitoring import answers as answers_module
-from gateway.monitoring import readers
+from gateway.monitoring import reader
+from gateway.monitoring.csvreader import CsvReader
 from gateway.monitoring.profile import Calibration, Categorical, Numeric, Profile, Summary, now_utc
 from gateway.monitoring.profilebuild import Built, build
-from gateway.monitoring.readers import CsvReader, Frame, open_reader
+from gateway.monitoring.reader import Frame
+from gateway.monitoring.readers import open_reader
 from gateway.monitoring.subject import opened
 from gateway.monitoring.summaries import summarise
 from gateway.registry.digest import digest_folder
@@ -70,7 +72,7 @@ def test_answers_in_the_data_are_taken_and_the_model_is_not_asked(tmp_path: Path
 def test_the_size_of_the_pieces_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = npz(tmp_path / "d.npz", x=RNG.normal(size=(3000, 4)).astype(np.float32))
     whole = built(tmp_path, onnxmodels.linear(), data).profile
-    monkeypatch.setattr(readers, "FRAME_BYTES", 1 << 12)
+    monkeypatch.setattr(reader, "FRAME_BYTES", 1 << 12)
     monkeypatch.setattr(answers_module, "MAX_RUN_ROWS", 7)
     parts = built(tmp_path, onnxmodels.linear(), data).profile
     assert parts.fingerprint == whole.fingerprint

@@ -16,7 +16,7 @@ import pytest
 from gateway.backends.base import Signature, TensorSpec
 from gateway.config.monitoring import Monitoring
 from gateway.errors import ConfigError
-from gateway.monitoring import readers
+from gateway.monitoring import reader as reader_module
 from gateway.monitoring.layout import check_rows, lay_out
 from gateway.monitoring.readers import open_reader
 from gateway.monitoring.values import Values, bf16_bits, from_numpy
@@ -126,7 +126,7 @@ FORMATS: dict[str, Callable[[Path], Path]] = {
 def test_every_format_gives_the_same_rows(
     tmp_path: Path, name: str, frame_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readers, "FRAME_BYTES", frame_bytes)
+    monkeypatch.setattr(reader_module, "FRAME_BYTES", frame_bytes)
     found = read(FORMATS[name](tmp_path / name))
     assert found.keys() == {"x", "age", "city", "score"}
     assert np.array_equal(found["x"].matrix(), X)
@@ -184,7 +184,7 @@ def test_a_fault_of_a_csv_is_named_by_line_and_column(tmp_path: Path, lines: lis
 
 
 def test_a_fault_far_down_is_found_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers, "FRAME_BYTES", 1 << 12)
+    monkeypatch.setattr(reader_module, "FRAME_BYTES", 1 << 12)
     path = csv(tmp_path, "a,b,c", *["1,2,3"] * 5000, "1,2,x")
     with pytest.raises(ConfigError, match=r"line 5002, column 'c': got 'x'"):
         read(path, ONE)
@@ -322,8 +322,8 @@ def test_other_refusals_of_a_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--format: got 'xls', expected csv, parquet, jsonl, npz"):
         open_reader(tmp_path, "xls")
     (tmp_path / "none.jsonl").write_bytes(b"\n\n")
-    with pytest.raises(ConfigError, match="holds no rows"):
-        readers.JsonLinesReader(tmp_path / "none.jsonl")
+    with pytest.raises(ConfigError, match="is empty"):
+        open_reader(tmp_path / "none.jsonl")
 
 
 def npz(tmp_path: Path, **arrays: Any) -> Path:
