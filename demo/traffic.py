@@ -95,7 +95,7 @@ def main() -> int:
         action="append",
         default=[],
         metavar="COLUMN=AMOUNT",
-        help="'mean radius=+1.5' moves that column by standard deviations, 'hue=nan:0.2' loses a share; may be repeated",
+        help="'mean radius=+1.5' moves that column by standard deviations, 'hue=nan:0.2' loses a share; repeatable",
     )
     parser.add_argument("--after", type=float, default=0.0, metavar="S", help="how long it does not drift yet")
     parser.add_argument("--header", action="append", default=[], metavar="NAME=VALUE", help="send it with each request")
