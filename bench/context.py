@@ -50,6 +50,12 @@ class Context:
         with peers.limit(self.scratch, answer_bytes, wide_windows=wide_windows) as running:
             yield running
 
+    @contextmanager
+    def mlserver(self, model: Model) -> Iterator[int]:
+        self.say("starting MLServer")
+        with peers.mlserver(self.scratch, model) as port:
+            yield port
+
     def body_file(self, name: str, body: bytes) -> Path:
         path = self.scratch / f"{name}.body"
         path.write_bytes(body)

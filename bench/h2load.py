@@ -29,10 +29,14 @@ class Run:
     succeeded: int
     answer_bytes: int  # payload of DATA frames, all answers together
 
-    def check(self, who: str, answer_bytes: int) -> None:
-        """Raises BenchError unless every request got an answer of `answer_bytes` (0.5 % of slack for ids in it)."""
+    def check_statuses(self, who: str) -> None:
+        """Raises BenchError unless every answer was a success: enough for REST, whose failures have a status."""
         if self.succeeded != self.requests:
             raise BenchError(f"{who}: {self.requests - self.succeeded} of {self.requests} requests failed in h2load")
+
+    def check(self, who: str, answer_bytes: int) -> None:
+        """Raises BenchError unless every request got an answer of `answer_bytes` (0.5 % of slack for ids in it)."""
+        self.check_statuses(who)
         mean = self.answer_bytes / self.requests
         if abs(mean - answer_bytes) > max(0.005 * answer_bytes, 0.5):
             raise BenchError(f"{who}: answers of {mean:.1f} bytes on average, but the right one has {answer_bytes}")
@@ -46,20 +50,46 @@ def tool(name: str) -> str:
     return path
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What is asked: a path, its headers, and whether by HTTP/1.1."""
+
+    path: str
+    headers: tuple[str, ...]
+    is_http1: bool = False
+
+
+GRPC = Call(MODEL_INFER, ("content-type: application/grpc", "te: trailers"))
+
+
+def rest(model: str, *headers: str) -> Call:
+    """REST inference over HTTP/1.1; JSON unless `headers` say otherwise."""
+    return Call(f"/v2/models/{model}/infer", headers or ("content-type: application/json",), is_http1=True)
+
+
 def command(
-    port: int, body: Path, connections: int, streams: int, *, requests: int | None = None, seconds: float | None = None
+    port: int,
+    body: Path,
+    connections: int,
+    streams: int,
+    *,
+    requests: int | None = None,
+    seconds: float | None = None,
+    call: Call = GRPC,
 ) -> list[str]:
-    """The argument list: spike-proven headers, one thread, gRPC path; `requests` in all or `seconds`."""
+    """The argument list: one thread; `requests` in all or `seconds`."""
     amount = ["-n", str(requests)] if requests is not None else ["-D", str(seconds)]
+    headers = [argument for header in call.headers for argument in ("-H", header)]
+    protocol = ["--h1"] if call.is_http1 else []
     return [
-        tool("h2load"), "-t1", "-c", str(connections), "-m", str(streams), *amount, "-d", str(body),
-        "-H", "content-type: application/grpc", "-H", "te: trailers", f"http://127.0.0.1:{port}{MODEL_INFER}",
+        tool("h2load"), "-t1", *protocol, "-c", str(connections), "-m", str(streams), *amount, "-d", str(body),
+        *headers, f"http://127.0.0.1:{port}{call.path}",
     ]  # fmt: skip
 
 
-def run(port: int, body: Path, connections: int, streams: int, requests: int) -> Run:
+def run(port: int, body: Path, connections: int, streams: int, requests: int, call: Call = GRPC) -> Run:
     """Sends `requests` over `connections`, `streams` at a time on each; raises BenchError when it does not end."""
-    arguments = command(port, body, connections, streams, requests=requests)
+    arguments = command(port, body, connections, streams, requests=requests, call=call)
     try:
         done = subprocess.run(arguments, capture_output=True, text=True, timeout=MAX_RUN_S, start_new_session=True)
     except subprocess.TimeoutExpired as late:

@@ -16,6 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 FEATURES = 30
+WIDE = 1000
 IMAGE = (3, 224, 224)
 
 
@@ -57,6 +58,12 @@ def _make_mlp(name_of_model: str, sizes: tuple[int, ...]) -> onnx.ModelProto:
     return _model(name_of_model, nodes, weights, (FEATURES,), (1,))
 
 
+def make_wide_mean() -> onnx.ModelProto:
+    """The mean of 1,000 numbers: a request of some 8 kB of JSON, and no work behind it."""
+    nodes = [helper.make_node("ReduceMean", ["input"], ["output"], axes=[1], keepdims=1)]
+    return _model("wide_mean", nodes, [], (WIDE,), (1,))
+
+
 def make_image_mean() -> onnx.ModelProto:
     """The mean of each of the three planes: every byte is read once, and nothing else happens."""
     nodes = [helper.make_node("ReduceMean", ["input"], ["output"], axes=[2, 3], keepdims=0)]
@@ -96,9 +103,10 @@ def _model(name: str, nodes: list, weights: list, row: tuple[int, ...], answer: 
 
 SMALL_MLP = Model("small_mlp", make_small_mlp, (FEATURES,))
 WIDE_MLP = Model("wide_mlp", make_wide_mlp, (FEATURES,))
+WIDE_MEAN = Model("wide_mean", make_wide_mean, (WIDE,))
 IMAGE_MEAN = Model("image_mean", make_image_mean, IMAGE, tolerance=1e-4)
 IMAGE_CONV = Model("image_conv", make_image_conv, IMAGE, tolerance=1e-4)
-ALL = (SMALL_MLP, IMAGE_MEAN, IMAGE_CONV)
+ALL = (SMALL_MLP, WIDE_MEAN, IMAGE_MEAN, IMAGE_CONV)
 
 
 def write_repository(root: Path, models: tuple[Model, ...] = ALL) -> Path:

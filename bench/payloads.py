@@ -6,6 +6,7 @@ bytes whatever happens to the gateway.
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Mapping, Sequence
 
@@ -45,6 +46,30 @@ def infer_request(
     for tensor in inputs.values():
         message += _bytes(7, np.ascontiguousarray(tensor).tobytes())
     return bytes(message)
+
+
+def rest_json(inputs: Mapping[str, np.ndarray]) -> bytes:
+    """A REST inference request with all data as JSON numbers, nested by rows as most callers send it."""
+    tensors = [
+        {"name": name, "datatype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data": tensor.tolist()}
+        for name, tensor in inputs.items()
+    ]
+    return json.dumps({"inputs": tensors}).encode()
+
+
+def rest_binary(inputs: Mapping[str, np.ndarray]) -> tuple[bytes, int]:
+    """The same with all data binary, both ways: (body, length of its JSON)."""
+    tensors = [
+        {
+            "name": name,
+            "datatype": _NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "parameters": {"binary_data_size": tensor.nbytes},
+        }
+        for name, tensor in inputs.items()
+    ]
+    head = json.dumps({"inputs": tensors, "parameters": {"binary_data_output": True}}).encode()
+    return head + b"".join(np.ascontiguousarray(tensor).tobytes() for tensor in inputs.values()), len(head)
 
 
 def grpc_frame(message: bytes) -> bytes:

@@ -15,6 +15,7 @@ from gateway.native.codec cimport PARSE_OK, OutputView, Wire, encode_response, f
 from gateway.native.cursor cimport Span
 from gateway.native.http2 cimport Outgoing, Session, SessionLimits
 from gateway.native.lane cimport Lane
+from gateway.native.monitor cimport Monitor
 from gateway.native.request cimport REQUEST_NEW, Caller, Request
 from gateway.native.noted cimport Noted, is_notable, note, note_all, release_noted
 from gateway.native.route cimport Asked, ShadowLoad, ShadowSpec, Target
@@ -68,14 +69,14 @@ cdef class Encode:
         self.view.data, self.view.nbytes = <const uint8_t*><char*>data, len(data)
 
     def repeat(self, int64_t n):
-        cdef Span span = span_over(self.request_id)
+        cdef Span span = span_over(self.request_id), nothing = span_over(b"")
         cdef Body body
         cdef int64_t i
         for i in range(n):
-            body = encode_response(self.signature, span, &self.view, 1, False)
+            body = encode_response(self.signature, span, nothing, &self.view, 1, False)
 
     def once(self):
-        return bytes(encode_response(self.signature, span_over(self.request_id), &self.view, 1, False))
+        return bytes(encode_response(self.signature, span_over(self.request_id), span_over(b""), &self.view, 1, False))
 
 
 cdef class Choose:
@@ -190,7 +191,7 @@ cdef class Gather(Bind):
 
     cdef Batch batch
 
-    def __cinit__(self, Signature signature not None, bytes message not None, int n_members):
+    def __cinit__(self, Signature signature not None, bytes message not None, int n_members, *_):
         cdef Request request
         self.batch = Batch(signature, None)
         for _ in range(n_members):
@@ -419,3 +420,36 @@ cdef inline void put_stream(uint8_t* p, uint32_t stream) noexcept:
 
 cdef bytes frame(int kind, int flags, int stream, bytes payload):
     return len(payload).to_bytes(3) + bytes((kind, flags)) + stream.to_bytes(4) + payload
+
+
+cdef class Observe(Gather):
+    """Observe(signature, message, n_members, monitor, inputs, outputs): a batch's rows on the tile of the monitor."""
+
+    cdef Monitor monitor
+    cdef list inputs, outputs
+    cdef int64_t now_us
+
+    def __init__(self, signature, message, n_members, Monitor monitor not None, list inputs not None, list outputs not None):
+        self.monitor, self.inputs, self.outputs = monitor, inputs, outputs
+        monitor.cut(1e9, 1)
+
+    def repeat(self, int64_t n):
+        cdef Batch batch = self.batch
+        cdef int64_t i
+        for i in range(n):
+            self.monitor.observe(batch.members, batch.slices, 0, batch.n_members, self.inputs, self.outputs, 1)
+
+
+cdef class Settled:
+    """Settled(monitor): a request's code and time noted."""
+
+    cdef Monitor monitor
+
+    def __cinit__(self, Monitor monitor not None):
+        self.monitor = monitor
+        monitor.cut(1e9, 1)
+
+    def repeat(self, int64_t n):
+        cdef int64_t i
+        for i in range(n):
+            self.monitor.note_request(None, 0, 100 + (i & 1023), 1)

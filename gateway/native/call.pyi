@@ -1,12 +1,16 @@
 from typing import final
 
+from gateway.native.door import Door
 from gateway.native.request import Caller
 
 WINDOW_BITS: dict[int, int]
 ENCODING_NAMES: dict[int, bytes]
+REQUEST_ID: bytes
 COMPRESS_LEVEL: int
 
-class Carrier: ...
+class Carrier:
+    @property
+    def door(self) -> Door: ...
 
 @final
 class Call(Caller):

@@ -5,6 +5,7 @@ from typing_extensions import Buffer
 
 from gateway.native.body import Budget
 from gateway.native.call import Call, Carrier
+from gateway.native.door import Door
 
 class SessionLimits:
     def __init__(
@@ -43,7 +44,9 @@ class SessionLimits:
     def forward_pattern(self) -> re.Pattern[str] | None: ...
 
 class Session(Carrier):
-    def __new__(cls, limits: SessionLimits, budget: Budget, inbox: list[Call], dirty: list[Session]) -> Self: ...
+    def __new__(
+        cls, limits: SessionLimits, budget: Budget, inbox: list[Call], dirty: list[Session], door: Door | None = None
+    ) -> Self: ...
     @property
     def n_open(self) -> int: ...
     @property

@@ -4,6 +4,8 @@ from typing import Any, Literal, final
 import numpy as np
 
 from gateway.native.batch import Batch
+from gateway.native.circuit import Circuit
+from gateway.native.monitor import Monitor
 from gateway.native.request import Holder
 from gateway.native.sampler import Sampler
 from gateway.native.signature import Signature
@@ -13,6 +15,7 @@ _Array = np.ndarray[Any, np.dtype[Any]]
 _Run = Callable[[list[_Array]], list[_Array]]
 
 RELEASE_NAMES: tuple[str, ...]
+RESCUE_NAMES: tuple[str, ...]
 
 def decide_release(
     now_us: int,
@@ -37,6 +40,9 @@ class LaneAlarm(Timed): ...
 
 @final
 class Lane(Holder):
+    circuit: Circuit | None
+    monitor: Monitor | None
+
     def __init__(
         self,
         signature: Signature,
@@ -101,6 +107,7 @@ class Lane(Holder):
     def twin(self) -> Lane | None: ...
     @property
     def is_background(self) -> bool: ...
+    def n_open(self) -> int: ...
     @property
     def runner(self) -> _Run | None: ...
     @property

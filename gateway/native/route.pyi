@@ -2,6 +2,7 @@ from typing import final
 
 from gateway.native.arm import Arm
 from gateway.native.lane import Lane
+from gateway.native.rescue import Fallback
 
 ON: dict[str, int]
 
@@ -78,6 +79,8 @@ class Route:
     def fallback(self) -> Target | None: ...
     @property
     def fallback_on(self) -> int: ...
+    @property
+    def rescue(self) -> Fallback | None: ...
     @property
     def circuit_failures(self) -> int: ...
     @property

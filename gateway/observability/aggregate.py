@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from gateway.observability import logs
-from gateway.observability.snapshot import HubCounters, HubNow, LaneCounters, Snapshot, added, decode
+from gateway.observability.snapshot import HubCounters, HubNow, LaneCounters, Snapshot, StoreNow, added, decode
 
 MAX_VERSIONS = 1000
 """With metrics of their own: each costs some 150 series. Versions that come later share one, named OTHER."""
@@ -39,6 +39,7 @@ class WorkerStatus:
     report_age_s: float | None
     """Since its last snapshot; None before the first."""
     resident_bytes: int
+    store: StoreNow | None = None
 
 
 @dataclass(slots=True)
@@ -51,6 +52,8 @@ class Totals:
     queues: dict[Key, Queue]
     states: dict[Key, dict[str, int]]
     """In how many workers a version is in each state."""
+    circuits: dict[Key, dict[str, int]]
+    """In how many workers a version's circuit is in each state; versions without one are not there."""
     load_s: dict[Key, float]
     """The slowest worker's."""
     workers: list[WorkerStatus]
@@ -130,12 +133,15 @@ class Aggregate:
         hub, now = self._base.hub, HubNow()
         queues: dict[Key, Queue] = {}
         states: dict[Key, dict[str, int]] = {}
+        circuits: dict[Key, dict[str, int]] = {}
         load_s: dict[Key, float] = {}
         for snapshot in living:
             hub, now = added(hub, snapshot.hub), added(now, snapshot.now)
             for lane in snapshot.lanes:
                 key = self._name(lane.model, lane.version)
                 queues[key] = added(queues.get(key, Queue()), Queue(lane.queued, lane.running))
+                if lane.circuit:
+                    circuits[key] = added(circuits.get(key, {}), {lane.circuit: 1})
             for version in snapshot.versions:
                 key = self._name(version.model, version.version)
                 counts = states.setdefault(key, {})
@@ -143,7 +149,8 @@ class Aggregate:
                 if version.load_s is not None:
                     load_s[key] = max(load_s.get(key, 0.0), version.load_s)
         lanes = self._lanes(living, self._base.lanes)
-        return Totals(hub, now, lanes, queues, states, load_s, [self._status(index) for index in self._indexes()])
+        workers = [self._status(index) for index in self._indexes()]
+        return Totals(hub, now, lanes, queues, states, circuits, load_s, workers)
 
     def _indexes(self) -> range:
         return range(len(self._places))
@@ -158,6 +165,7 @@ class Aggregate:
             restarts=max(0, place.n_lives - 1),
             report_age_s=current.age_s() if current else None,
             resident_bytes=resident_bytes,
+            store=current.snapshot.store if current and current.snapshot else None,
         )
 
     def _lanes(self, snapshots: Iterable[Snapshot], base: dict[Key, LaneCounters]) -> dict[Key, LaneCounters]:

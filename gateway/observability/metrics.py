@@ -20,6 +20,8 @@ from gateway.observability.snapshot import DURATION_BOUNDS_US, ROWS_BOUNDS, ArmC
 ARM = "stable"
 """Of requests that were counted on no arm."""
 
+CIRCUIT_STATES = ("closed", "open", "half_open")
+
 _VERSION = ("model", "version")
 _ARM = (*_VERSION, "arm")
 _NO_VERSION = ("", "", "")
@@ -32,10 +34,10 @@ DURATION_BOUNDS = [str(bound / 1e6) for bound in DURATION_BOUNDS_US]
 _ROWS_BOUNDS = [str(bound) for bound in ROWS_BOUNDS]
 
 
-def render(totals: Totals, accept: str = "") -> tuple[bytes, str]:
-    """Body and content type for an Accept header."""
+def render(totals: Totals, accept: str = "", more: Iterable[Metric] = ()) -> tuple[bytes, str]:
+    """Body and content type for an Accept header. `more`: families from elsewhere."""
     encode, content_type = choose_encoder(accept)
-    body = encode(Families(totals))
+    body = encode(Families(totals, more))
     if content_type.startswith("text/plain"):
         body = triton.as_counters(body)
     return body, content_type
@@ -44,16 +46,18 @@ def render(totals: Totals, accept: str = "") -> tuple[bytes, str]:
 class Families(Collector):
     """Totals in the shape that prometheus-client encodes."""
 
-    def __init__(self, totals: Totals) -> None:
-        self._totals = totals
+    def __init__(self, totals: Totals, more: Iterable[Metric] = ()) -> None:
+        self._totals, self._more = totals, tuple(more)
 
     def collect(self) -> Iterator[Metric]:
         yield from _requests(self._totals)
         yield from _batches(self._totals.lanes)
         yield from _shadows(self._totals.lanes)
+        yield from _rescues(self._totals)
         yield from _traffic(self._totals)
         yield from _workers(self._totals)
         yield from triton.families(self._totals)
+        yield from self._more
 
 
 def _requests(totals: Totals) -> Iterator[Metric]:
@@ -161,6 +165,34 @@ def _shadows(lanes: Mapping[Key, LaneCounters]) -> Iterator[Metric]:
     yield from (drawn, dropped, compared, disagreed, failed)
 
 
+def _rescues(totals: Totals) -> Iterator[Metric]:
+    state = GaugeMetricFamily(
+        "gateway_circuit_state", "Workers in which the version's circuit is in this state.", labels=(*_VERSION, "state")
+    )
+    for key, counts in totals.circuits.items():
+        for name in CIRCUIT_STATES:
+            state.add_metric((*key, name), counts.get(name, 0))
+    opened = CounterMetricFamily("gateway_circuit_opened", "Times that a version was closed off.", labels=_VERSION)
+    rescued = CounterMetricFamily(
+        "gateway_fallbacks",
+        "Requests that the route's fallback answered in place of this version, by why.",
+        labels=(*_VERSION, "cause"),
+    )
+    refused = CounterMetricFamily(
+        "gateway_fallbacks_refused", "Failures left as they were: too many were being rescued.", labels=_VERSION
+    )
+    for key, counters in totals.lanes.items():
+        if key in totals.circuits or counters.circuit_opened:
+            opened.add_metric(key, counters.circuit_opened)
+        _add_each(rescued, key, counters.rescued)
+        if counters.rescued or counters.rescues_refused:
+            refused.add_metric(key, counters.rescues_refused)
+    yield state
+    yield opened
+    yield rescued
+    yield refused
+
+
 def _traffic(totals: Totals) -> Iterator[Metric]:
     hub, now = totals.hub, totals.now
     yield CounterMetricFamily("gateway_received_bytes", "Bytes read from clients.", value=hub.received_bytes)
@@ -189,8 +221,17 @@ def _workers(totals: Totals) -> Iterator[Metric]:
     memory = GaugeMetricFamily(
         "gateway_worker_resident_memory_bytes", "Resident memory of the worker.", labels=["worker"]
     )
+    store = GaugeMetricFamily(
+        "gateway_store_up", "1: the worker reaches the store; 0: it serves by the last routes.", labels=["worker"]
+    )
+    revision = GaugeMetricFamily(
+        "gateway_route_revision", "Of the routes that are in force in the worker.", labels=["worker"]
+    )
     for status in totals.workers:
         name = [str(status.worker)]
+        if status.store:
+            store.add_metric(name, int(status.store.is_up))
+            revision.add_metric(name, status.store.revision)
         up.add_metric(name, int(status.is_up))
         restarts.add_metric(name, status.restarts)
         if status.report_age_s is not None:
@@ -201,6 +242,8 @@ def _workers(totals: Totals) -> Iterator[Metric]:
     yield restarts
     yield age
     yield memory
+    yield store
+    yield revision
     yield CounterMetricFamily(
         "gateway_worker_cpu_seconds", "Processor time of all workers, user and system.", value=totals.hub.cpu_us / 1e6
     )

@@ -69,6 +69,10 @@ class LaneCounters:
     """Given up by their callers; not among `requests`."""
     refusals: dict[str, int] = field(default_factory=dict)
     """Turned away at the door, by reason; among `requests` too."""
+    circuit_opened: int = 0
+    rescued: dict[str, int] = field(default_factory=dict)
+    """Answered by the route's fallback in place of this version, by why; among `requests` as what this version did."""
+    rescues_refused: int = 0
     rows: int = 0
     batches: int = 0
     inline_batches: int = 0
@@ -113,6 +117,8 @@ class Lane:
     counters: LaneCounters
     queued: int = 0
     running: int = 0
+    circuit: str = ""
+    """closed, open or half_open; "": it has none."""
 
 
 @dataclass(slots=True)
@@ -134,11 +140,22 @@ class HubNow:
 
 
 @dataclass(slots=True)
+class StoreNow:
+    """How the worker stands with the store."""
+
+    is_up: bool
+    revision: int
+    """Of the routes in force."""
+
+
+@dataclass(slots=True)
 class Snapshot:
     hub: HubCounters
     now: HubNow = field(default_factory=HubNow)
     lanes: list[Lane] = field(default_factory=list)
     versions: list[VersionState] = field(default_factory=list)
+    store: StoreNow | None = None
+    """None: it has nothing to do with one."""
 
 
 _ADAPTER = TypeAdapter(Snapshot)

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic, monotonic_ns
 from typing import Any
 
 from gateway.config.limits import Limits
+from gateway.errors import Code
 from gateway.serving.http1 import READ_BYTES, Http1
-from gateway.serving.rest.message import Clock
+from gateway.serving.rest.message import Clock, Request
 from gateway.serving.rest.router import Router
+
+_TURNED_AWAY = {
+    404: ("unknown_path", Code.NOT_FOUND),
+    405: ("unknown_path", Code.UNIMPLEMENTED),
+    408: ("too_slow", Code.DEADLINE_EXCEEDED),
+    413: ("message_bytes", Code.RESOURCE_EXHAUSTED),
+    429: ("in_flight_bytes", Code.RESOURCE_EXHAUSTED),
+    431: ("header_list_bytes", Code.RESOURCE_EXHAUSTED),
+    501: ("malformed", Code.UNIMPLEMENTED),
+    503: ("not_ready", Code.UNAVAILABLE),
+}
+"""By status, the name that native.door has for the reason, and the gRPC code that says the same."""
+_MALFORMED = ("malformed", Code.INVALID_ARGUMENT)
 
 
 class Front:
@@ -32,6 +46,16 @@ class Front:
 
     def has_room(self, n: int) -> bool:
         return bool(self.n_held + self.budget.used + n <= self.budget.limit)
+
+    def turn_away(self, status: int, request: Request | None) -> None:
+        """Count a request that no lane will count, and tell the access log if it was for a model."""
+        reason, code = _TURNED_AWAY.get(status, _MALFORMED)
+        if request is not None and getattr(request.handler, "is_infer", False):
+            model, version = (*request.args, "")[:2]
+            reason = "unknown_model" if status == 404 else reason
+            self.hub.turn_away(reason, code, model, version, request.error_id, monotonic_ns() // 1000)
+        else:
+            self.hub.door.refuse(reason, code, False)
 
     def sweep(self) -> None:
         """Once a second: the Date header, and connections that make no progress."""

@@ -19,7 +19,7 @@ import httptools
 import numpy as np
 
 from gateway.errors import GatewayError
-from gateway.serving.rest.errors import HttpError
+from gateway.serving.rest.errors import HttpError, status_of
 from gateway.serving.rest.message import Request
 
 if TYPE_CHECKING:
@@ -147,6 +147,11 @@ class Http1:
             finally:
                 self._is_busy = False
             self._progress()
+
+    def refuse_connection(self, text: str) -> None:
+        """There are too many: whatever it wants to ask, the answer is 503."""
+        request = Request(self, lambda request: request.fail(503, text, b"Retry-After: 1\r\n"), ())
+        self._end_with(request)
 
     def data_received(self, data: Any) -> None:
         """The first bytes, which the hub has read: more, maybe, than one read of ours."""
@@ -278,6 +283,7 @@ class Http1:
         try:
             handler, args = self.front.router.find(method, self._url)
         except HttpError as error:
+            self.front.turn_away(error.status, None)
             refusal = error
             handler, args = lambda request: request.refuse(refusal), ()
             is_refused = True
@@ -398,6 +404,8 @@ class Http1:
         try:
             request.handler(request)
         except GatewayError as error:
+            if request.cancel is None and getattr(request.handler, "is_infer", False):  # no lane has it
+                self.front.turn_away(status_of(error), request)
             request.refuse(error)
         except Exception as error:
             self.front.report(error)
@@ -428,6 +436,8 @@ class Http1:
     def _refuse(self, status: int, text: str) -> None:
         """Answer the message that is being received, and read nothing more."""
         request = self._request
+        if status != 500:
+            self.front.turn_away(status, request)
         if request is None:
             request = Request(self, lambda _: None, ())
             request.fields = self._fields

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from gateway.native.lane import Lane
 from gateway.native.routetable import RouteTable
 from gateway.observability import logs
 from gateway.routing.armbook import ArmBook
 from gateway.routing.compile import CompiledModel, Versions, compile_models, highest_ready, table_of
 from gateway.routing.route import Route
+from gateway.serving.circuits import set_circuit
 
 NO_MODEL = "no such model here"
 
@@ -89,6 +91,11 @@ class Routing:
         self._compiled = compile_models(self._models, routes, generations, self.arms, self._compiled)
         self._defaults.clear()
         self._defaults.update({model: part.default for model, part in self._compiled.items() if part.default})
+        for model, versions in self._models.items():
+            given = in_force.get(model)
+            for serves in versions.values():
+                if isinstance(serves, Lane):
+                    set_circuit(serves, given.route.circuit_in_force() if given else None)
         self._swap(table_of(self._compiled))
         self.n_swaps += 1
         self.arms.retire()

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -29,6 +29,7 @@ from gateway.native.signature import Signature
 from gateway.observability.snapshot import Lane as LaneSnapshot
 from gateway.observability.snapshot import LaneCounters, ShadowCounters
 from gateway.routing import shadowreport
+from gateway.store.records import Report
 
 PAIR, DISAGREEMENT, REQUESTS = "pair", "disagreement", "shadow"
 """Kinds of reports."""
@@ -50,20 +51,6 @@ MAX_ROWS = 64
 
 Key = tuple[str, str]
 """Model and version, of the shadow."""
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """Counters since the worker's start, or samples: a later one of the same kind, model, version and key replaces it.
-    The fields are those of the store's reports.
-    """
-
-    kind: str
-    model: str
-    version: str
-    key: str
-    body: bytes
-    at: float
 
 
 def twin(

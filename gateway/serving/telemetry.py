@@ -26,6 +26,7 @@ from gateway.observability.snapshot import (
 )
 from gateway.routing.armbook import ArmBook
 from gateway.routing.route import RESERVED_ARMS
+from gateway.serving.agent import Agent
 from gateway.serving.catalog import Catalog, ServedVersion
 from gateway.serving.shadows import Shadows
 
@@ -57,7 +58,9 @@ class Telemetry:
         catalog: Catalog,
         arms: ArmBook,
         shadows: Shadows | None = None,
+        agent: Agent | None = None,
     ) -> None:
+        self._agent = agent
         self._sender = LineSender(fd)
         self._hub, self._catalog, self._arms, self._shadows = hub, catalog, arms, shadows
         self._ledger = Ledger(lanes)
@@ -92,8 +95,10 @@ class Telemetry:
         add_arms(lanes, self._arms)
         if self._shadows:
             self._shadows.add_to(lanes)
-        refused = {Code(code).name: count for code, count in getattr(self._hub, "refused", {}).items() if count}
+        refused = {Code(code).name: count for code, count in self._hub.refused.items()}
         refusals = {_NOT_ADMITTED.get(code, code.lower()): count for code, count in refused.items()}
+        refusals = added(refusals, self._hub.door.reasons)
+        refused = added(refused, {Code(code).name: count for code, count in self._hub.door.codes.items()})
         if self._hub.n_rejected:
             refusals["max_connections"] = self._hub.n_rejected
         usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -119,7 +124,9 @@ class Telemetry:
             for model in self._catalog.models()
             for entry in self._catalog.versions(model)
         ]
-        return snapshot.Snapshot(hub, now, lanes, versions)
+        agent = self._agent.now if self._agent else None
+        store = snapshot.StoreNow(agent.is_store_up, agent.revision) if agent else None
+        return snapshot.Snapshot(hub, now, lanes, versions, store)
 
 
 class Ledger:
@@ -152,6 +159,8 @@ class Ledger:
             entry.counters = added(entry.counters, counters)
             entry.queued += statistics["queued"]
             entry.running += statistics["running"]
+            if lane is loaded and statistics.get("circuit"):
+                entry.circuit = statistics["circuit"]["state"]
             if lane is not loaded and lane.is_idle:  # unloaded, and its last request is answered: it counts no more
                 self._held[key].remove(lane)
                 self._closed[key] = added(self._closed.get(key, LaneCounters()), counters)
@@ -187,7 +196,11 @@ def counters_of(statistics: Mapping[str, Any]) -> LaneCounters:
             "queue_rows": statistics["refused_rows"],
             "queue_bytes": statistics["refused_bytes"],
             "late": statistics.get("refused_late", 0),
+            "circuit": statistics.get("refused_circuit", 0),
         },
+        circuit_opened=statistics.get("circuit_opened", 0),
+        rescued=statistics.get("rescued", {}),
+        rescues_refused=statistics.get("rescues_refused", 0),
         rows=statistics["rows"],
         batches=statistics["batches"],
         inline_batches=statistics["inline_batches"],

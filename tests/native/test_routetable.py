@@ -73,7 +73,7 @@ TABLE = {
     [
         ("a", "", UNAVAILABLE, "model 'a' does not serve: no version is ready"),
         ("a", "1", UNAVAILABLE, "model 'a' version '1' does not serve: LOADING"),
-        ("b", "", NOT_FOUND, "model_name: got 'b', expected one of a, m"),
+        ("b", "", NOT_FOUND, "Request for unknown model: 'b' is not found, expected one of a, m"),
         ("", "", NOT_FOUND, "model_name is empty, expected one of a, m"),
         ("m", "8", NOT_FOUND, "model_version of model 'm': got '8', expected one of 9, 10, beta"),
     ],
@@ -84,7 +84,9 @@ def test_what_is_not_found_is_explained(model, version, code, text):
 
 
 def test_an_empty_table_says_so():
-    assert str(refused(RouteTable({}).lookup, "m")) == "model_name: got 'm', expected one of none"
+    assert (
+        str(refused(RouteTable({}).lookup, "m")) == "Request for unknown model: 'm' is not found, expected one of none"
+    )
 
 
 def test_an_unknown_name_among_many_does_not_list_them_all():

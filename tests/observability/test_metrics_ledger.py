@@ -94,6 +94,10 @@ def test_statistics_of_a_lane_become_counters_by_name() -> None:
         "refused_rows": 6,
         "refused_bytes": 7,
         "refused_late": 8,
+        "refused_circuit": 9,
+        "circuit_opened": 16,
+        "rescued": {"error": 17},
+        "rescues_refused": 18,
         "success_us": 10,
         "compute_us": 11,
         "batch_sizes": {1: (2, 50), 3: (1, 60)},
@@ -105,7 +109,8 @@ def test_statistics_of_a_lane_become_counters_by_name() -> None:
     }
     counters = counters_of(CountingLane(more=more).statistics())
     assert counters.requests == {"OK": 4, "INVALID_ARGUMENT": 1, "DEADLINE_EXCEEDED": 2}
-    assert counters.refusals == {"queue_rows": 6, "queue_bytes": 7, "late": 8}
+    assert counters.refusals == {"queue_rows": 6, "queue_bytes": 7, "late": 8, "circuit": 9}
+    assert (counters.circuit_opened, counters.rescued, counters.rescues_refused) == (16, {"error": 17}, 18)
     assert (counters.cancelled, counters.success_us, counters.compute_us) == (3, 10, 11)
     assert counters.request_time == {"grpc": Histogram(counts, 12), "rest": Histogram(counts, 13)}
     assert counters.queue_time == Histogram(counts, 14)

@@ -43,6 +43,9 @@ def totals(model: str = "m") -> Totals:
         requests={"OK": 4, "INVALID_ARGUMENT": 1, "DEADLINE_EXCEEDED": 2, "RESOURCE_EXHAUSTED": 3, "INTERNAL": 6},
         cancelled=5,
         refusals={"queue_rows": 2, "queue_bytes": 1},
+        circuit_opened=2,
+        rescued={"error": 3, "circuit_open": 40},
+        rescues_refused=1,
         rows=9,
         batches=3,
         inline_batches=1,
@@ -59,7 +62,7 @@ def totals(model: str = "m") -> Totals:
     now = HubNow({"grpc": 2, "rest": 1}, 3, 4096, 2**30, 10**8)
     aggregate = Aggregate(1)
     versions = [VersionState(model, "1", "READY", 0.25)]
-    aggregate.begin(0).report(Snapshot(hub, now, [Lane(model, "1", counters, 6, 1)], versions))
+    aggregate.begin(0).report(Snapshot(hub, now, [Lane(model, "1", counters, 6, 1, "open")], versions))
     return aggregate.totals()
 
 
@@ -160,7 +163,7 @@ def test_a_gateway_that_has_heard_of_no_worker_yet_has_metrics_all_the_same() ->
 
 def test_labels_that_vary_without_bound_are_on_no_metric() -> None:
     names = {name for _, labels in samples(render(totals())[0]) for name, _ in labels}
-    assert names == {"model", "version", "arm", "code", "reason", "protocol", "le", "worker", "state"}
+    assert names == {"model", "version", "arm", "code", "reason", "protocol", "le", "worker", "state", "cause"}
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool comes with Debian's package prometheus")
@@ -170,3 +173,14 @@ def test_promtool_finds_no_fault_but_with_names_that_triton_chose() -> None:
     faults = done.stderr.decode().splitlines()
     assert done.returncode in (0, 3), faults  # 3: it would have named something otherwise
     assert [fault for fault in faults if not fault.startswith("nv_")] == []
+
+
+def test_circuits_and_fallbacks_are_shown_for_the_version_that_failed() -> None:
+    found = samples(render(totals())[0])
+    version = {("model", "m"), ("version", "1")}
+    for state, workers in (("closed", 0), ("open", 1), ("half_open", 0)):
+        assert found["gateway_circuit_state", frozenset({*version, ("state", state)})] == workers
+    assert found["gateway_circuit_opened_total", frozenset(version)] == 2
+    assert found["gateway_fallbacks_total", frozenset({*version, ("cause", "error")})] == 3
+    assert found["gateway_fallbacks_total", frozenset({*version, ("cause", "circuit_open")})] == 40
+    assert found["gateway_fallbacks_refused_total", frozenset(version)] == 1

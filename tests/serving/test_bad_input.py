@@ -112,7 +112,7 @@ IDENTITY = "model 'identity_fp32' version '1'"
 CASES = [
     # the model
     Case("no model", changed(model_name=""), NOT_FOUND, ("model_name is empty", "expected one of", "breast_cancer")),
-    Case("unknown model", changed(model_name="nobody"), NOT_FOUND, ("model_name: got 'nobody'", "expected one of", "digits")),
+    Case("unknown model", changed(model_name="nobody"), NOT_FOUND, ("Request for unknown model: 'nobody'", "expected one of", "digits")),
     Case("unknown version", changed(model_version="9"), NOT_FOUND, ("model_version of model 'identity_fp32': got '9', expected one of 1",)),
     Case("a version of letters", changed(model_version="new"), NOT_FOUND, ("got 'new', expected one of 1",)),
     # inputs and outputs

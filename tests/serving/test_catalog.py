@@ -61,7 +61,9 @@ def test_an_unknown_model_is_answered_with_the_models_that_exist() -> None:
     catalog = Catalog()
     put(catalog, "fraud", "1", State.READY)
     put(catalog, "churn", "1", State.READY)
-    with pytest.raises(NotFound, match=r"^model 'frod' not found; models here: 'churn', 'fraud'$"):
+    with pytest.raises(
+        NotFound, match=r"^Request for unknown model: 'frod' is not found; models here: 'churn', 'fraud'$"
+    ):
         catalog.resolve("frod")
 
 

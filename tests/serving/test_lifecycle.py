@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gateway import pb
 from tests.conftest import Serve
+from tests.serving.supervised import is_alive
 from tests.support import onnxmodels
 from tests.support.conditions import eventually
 from tests.support.gatewayprocess import free_port
@@ -383,8 +383,7 @@ def test_a_second_signal_ends_it_at_once_and_leaves_nobody_behind(
         assert server.wait() == 128 + number
         assert time.monotonic() - began_s < 5
         assert held.exception(20).code() is grpc.StatusCode.UNAVAILABLE
-    alive = subprocess.run(["ps", "-o", "pid=", "-p", ",".join(map(str, workers))], capture_output=True, check=False)
-    assert alive.stdout == b""
+    assert not any(map(is_alive, workers))
 
 
 def test_a_stop_while_models_load_is_heard(serve: Serve, models: Path) -> None:

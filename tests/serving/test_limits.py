@@ -18,6 +18,7 @@ from tests.support.gatewayprocess import GatewayProcess
 from tests.support.h2client import RawClient, framed
 from tests.support.oip import Client, arrays, connect, request
 from tests.support.onnxmodels import identity, store
+from tests.support.rest import RestClient
 from tests.support.servedmodels import patient, row
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -98,6 +99,27 @@ def test_one_connection_too_many_is_told_to_calm_down(narrow: GatewayProcess, ch
         with RawClient(narrow.port) as late:
             late.wait_closed()
             assert [code for _, code in late.goaways] == [ENHANCE_YOUR_CALM]
+        assert clients[0].call(wide(100)).status == Code.OK
+    finally:
+        for client in clients:
+            client.sock.close()
+    eventually(lambda: is_served(check), "room for others again")
+
+
+def test_one_rest_connection_too_many_gets_a_503_that_its_client_can_read(
+    narrow: GatewayProcess, check: Callable[[], None]
+) -> None:
+    clients = [RawClient(narrow.port) for _ in range(6)]
+    try:
+        for client in clients:
+            client.settle()
+        with RestClient(f"127.0.0.1:{narrow.port}") as late:
+            answer = late.infer("wide", {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [1]}]})
+            assert answer.status == 503
+            assert answer.error == "the server has 6 connections open, and takes no more (limits.max_connections)"
+            assert (answer.headers["connection"], answer.headers["retry-after"]) == ("close", "1")
+        with socket.create_connection(("127.0.0.1", narrow.port), timeout=10) as silent:
+            assert silent.recv(1) == b""  # it never said what it speaks
         assert clients[0].call(wide(100)).status == Code.OK
     finally:
         for client in clients:

@@ -156,7 +156,9 @@ async def test_asyncio_answers_are_right_when_many_ask_at_once(
 
 
 async def test_asyncio_errors_have_status_and_text(aio: triton_aio.InferenceServerClient) -> None:
-    with pytest.raises(InferenceServerException, match="model_name: got 'nobody', expected one of") as caught:
+    with pytest.raises(
+        InferenceServerException, match="Request for unknown model: 'nobody' is not found, expected one of"
+    ) as caught:
         await aio.infer("nobody", inputs_of({"x": np.ones((1, 4), np.float32)}))
     assert caught.value.status() == "StatusCode.NOT_FOUND"
 

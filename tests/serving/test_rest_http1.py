@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.config.limits import Limits
+from gateway.native.door import Door
 from gateway.serving.front import Front
 from gateway.serving.http1 import MAX_WAITING, READ_BYTES, Http1
 from gateway.serving.rest.message import Request
@@ -49,7 +50,8 @@ class Scene:
         self.bodies: list[bytes] = []
         self.reported: list[BaseException] = []
         budget = SimpleNamespace(used=0, limit=10**6)
-        hub = SimpleNamespace(budget=budget, http1_connections=set(), bytes_in=0, bytes_out=0)
+        self.door = Door()
+        hub = SimpleNamespace(budget=budget, http1_connections=set(), bytes_in=0, bytes_out=0, door=self.door)
         routes = [
             Route("/slow", GET=self.ask, POST=self.ask),
             Route("/fail", GET=self.fail),

@@ -96,7 +96,7 @@ def test_model_metadata_gives_the_signature_with_minus_one_for_any_size(catalog:
 @pytest.mark.parametrize(
     ("name", "version", "code", "text"),
     [
-        ("nobody", "", Code.NOT_FOUND, "model 'nobody' not found; models here: 'ant', 'zoo'"),
+        ("nobody", "", Code.NOT_FOUND, "Request for unknown model: 'nobody' is not found; models here: 'ant', 'zoo'"),
         (
             "zoo",
             "7",

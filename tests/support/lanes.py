@@ -217,6 +217,7 @@ class Harness:
         run: Callable[[list[Array]], list[Array]] | None = None,
         *,
         model: str = "m",
+        version: str = "1",
         inputs: Sequence[Spec] = (X,),
         outputs: Sequence[Spec] | None = None,
         batched: bool = True,
@@ -224,11 +225,13 @@ class Harness:
         report: Callable[[BaseException], object] | None = None,
         **policy: Any,
     ) -> Lane:
-        """A served version 1 of `model`; outputs are the inputs' unless given. Nothing runs inline unless asked for."""
+        """A served version of `model`; outputs are the inputs' unless given. Nothing runs inline unless asked for. One
+        other than version 1 is known to `lanes` as model/version, and to no route.
+        """
         if outputs is None:
             outputs = [(f"y{name[1:]}" if name[0] == "x" else f"{name}_out", *rest) for name, *rest in inputs]  # type: ignore[misc]
         policy = {"max_batch_size": 8, "inline_below_us": 0, **policy}
-        signature = Signature(model, "1", inputs, outputs, batched)
+        signature = Signature(model, version, inputs, outputs, batched)
         lane = Lane(
             signature,
             run or Model(),
@@ -238,13 +241,15 @@ class Harness:
             self.plane.pending,
             **policy,
         )
-        self.lanes[model] = lane
-        self.plane.routes = RouteTable({name: {"": lane, "1": lane} for name, lane in self.lanes.items()})
+        self.lanes[model if version == "1" else f"{model}/{version}"] = lane
+        served = {name: one for name, one in self.lanes.items() if "/" not in name}
+        self.plane.routes = RouteTable({name: {"": one, "1": one} for name, one in served.items()})
         return lane
 
     @staticmethod
     def model_of(batch: Batch) -> str:
-        return batch.signature.model
+        signature = batch.signature
+        return signature.model if signature.version == "1" else f"{signature.model}/{signature.version}"
 
     # --- requests
 

@@ -13,6 +13,7 @@ from gateway.native cimport counters
 from gateway.native.body cimport Body
 from gateway.native.clock cimport monotonic_us, thread_cpu_us
 from gateway.native.codec cimport OutputView, encode_response
+from gateway.native.cursor cimport Span
 from gateway.native.datatype cimport DT_BYTES
 from gateway.native.refusal cimport INTERNAL, N_CODES
 from gateway.native.request cimport Request, TensorRef
@@ -85,9 +86,12 @@ cdef class Batch:
         for i in range(low, high):
             n_rows += self.slices[i].n_rows
         try:
-            outputs = run(self._gather(low, high))
+            inputs = self._gather(low, high)
+            outputs = run(inputs)
             self._check(outputs, n_rows)
             self._scatter(outputs, low, high)
+            if self.monitor is not None:
+                self._watch(low, high, inputs, outputs)
             return 0
         except BatchMismatch as error:
             self.has_failed = True
@@ -110,6 +114,14 @@ cdef class Batch:
         middle = (low + high) // 2
         self._run(run, low, middle)
         return self._run(run, middle, high)
+
+    cdef int _watch(self, int low, int high, list inputs, list outputs) except -1:
+        """Whatever goes wrong here is nothing to the members."""
+        try:
+            self.monitor.observe(self.members, self.slices, low, high, inputs, outputs, monotonic_us())
+        except Exception as error:
+            self._record(error)
+        return 0
 
     def _record(self, error):
         if self.errors is None:
@@ -263,6 +275,7 @@ cdef Body encode_rows(Request request, list outputs, int64_t first, int64_t n_ro
     cdef OutputView inside[MAX_OUTPUTS_INLINE]
     cdef OutputView* views = inside
     cdef OutputView* view
+    cdef Span parameters
     cdef int i, axis
     cdef int64_t row_elements
     cdef list keep = None
@@ -294,7 +307,11 @@ cdef Body encode_rows(Request request, list outputs, int64_t first, int64_t n_ro
                     keep = []
                 keep.append(packed)
                 view.data, view.nbytes = <const uint8_t*>PyBytes_AS_STRING(packed), PyBytes_GET_SIZE(packed)
-        return encode_response(signature, request.id, views, request.n_wanted, request.streamed)
+        parameters.ptr, parameters.len = NULL, 0
+        if request.answer_parameters is not None:
+            parameters.ptr = <const uint8_t*>PyBytes_AS_STRING(request.answer_parameters)
+            parameters.len = PyBytes_GET_SIZE(request.answer_parameters)
+        return encode_response(signature, request.id, parameters, views, request.n_wanted, request.streamed)
     finally:
         if views != inside:
             free(views)

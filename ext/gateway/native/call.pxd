@@ -10,6 +10,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
 from gateway.native.body cimport Body, Budget
 from gateway.native.cnghttp2 cimport nghttp2_session
+from gateway.native.door cimport Door, DoorReason
 from gateway.native.noted cimport Noted
 from gateway.native.request cimport Caller, Request
 from gateway.native.timers cimport Timers
@@ -46,6 +47,7 @@ cdef enum Encoding:
 cdef class Carrier:           # what a call needs of the session that carries it
     cdef nghttp2_session* session       # owned by the subclass; NULL once gone
     cdef Budget budget
+    cdef readonly Door door
     cdef size_t max_message_bytes
     cdef int max_stream_pending
     cdef int64_t now_us                 # of the feed in progress
@@ -95,6 +97,7 @@ cdef class Call(Caller):
     cdef bint has_headers, is_deferred
     cdef int status                     # gRPC code once ANSWERED
     cdef str status_text
+    cdef bytes failed_id                # of the request that the status is about, for a trailer; None: none
 
     # from the session's callbacks
     cdef int receive(self, const uint8_t* data, size_t n) except -1
@@ -105,6 +108,7 @@ cdef class Call(Caller):
     cdef int push(self, Body body) except -1              # streaming: one more message
     cdef int end(self, int code, str text) except -1      # status; nothing happens when already answered
     cdef int refuse_http(self, bytes http_status, int code, str text) except -1
+    cdef int refuse(self, DoorReason reason, int code, str text) except -1      # end, and count it
     cdef int raise_event(self, int event) except -1
     cdef void return_window(self)
     cdef void reset(self) noexcept                        # give up on the stream: RST_STREAM
@@ -113,7 +117,7 @@ cdef class Call(Caller):
     cdef int n_waiting(self)                              # messages not yet answered or not yet sent
 
     cdef int _complete(self, Body body) except -1
-    cdef Body _decompressed(self, Body body)
+    cdef Body _decompressed(self, Body body)              # None: refused
     cdef Body _compressed(self, Body body)
     cdef Body _charged(self, Body body)
     cdef int _start(self) except -1

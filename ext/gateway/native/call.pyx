@@ -15,20 +15,21 @@ from gateway.native.cnghttp2 cimport (
     nghttp2_session_consume_stream, nghttp2_session_resume_data, nghttp2_submit_response, nghttp2_submit_rst_stream,
     nghttp2_submit_trailer, ssize_t)
 from gateway.native.codec cimport GRPC_PREFIX_BYTES, encode_stream_error
+from gateway.native.door cimport DOOR_IN_FLIGHT_BYTES, DOOR_MALFORMED, DOOR_MESSAGE_BYTES, DoorReason
 from gateway.native.noted cimport release_noted
 from gateway.native.refusal cimport DEADLINE_EXCEEDED, INTERNAL, RESOURCE_EXHAUSTED, UNIMPLEMENTED
 from gateway.native.request cimport Request
 
-from gateway.native.refusal import Refusal
-
 cdef enum:
     NO_COPY_MIN_BYTES = 2048  # larger DATA payloads go from the answer into the send buffer at once, without nghttp2's frame buffer
     COMPRESS_MIN_BYTES = 256  # below this gzip only adds bytes
+    MAX_ID_BYTES = 256        # of a request's id in a trailer
     MAX_TEXT_BYTES = 2048     # of grpc-message, before percent-encoding triples them: callers take 8 KiB of headers
 
 # zlib's window bits for what gRPC calls gzip and deflate (zlib format, RFC 1950).
 WINDOW_BITS = {ENCODING_GZIP: 31, ENCODING_DEFLATE: 15}
 ENCODING_NAMES = {ENCODING_GZIP: b"gzip", ENCODING_DEFLATE: b"deflate"}
+REQUEST_ID = b"x-request-id"
 COMPRESS_LEVEL = 1            # the wire is local or fast; higher levels cost more time than they save
 
 
@@ -58,6 +59,11 @@ cdef bytes percent_encoded(str text):
     if raw.isascii() and b"%" not in raw and raw.decode("ascii").isprintable():
         return raw
     return b"".join([bytes((byte,)) if 0x20 <= byte <= 0x7E and byte != 0x25 else b"%%%02X" % byte for byte in raw])
+
+
+cdef bytes id_header(bytes id):
+    """A request's id as a header can carry it, escaped like grpc-message."""
+    return percent_encoded(id[:MAX_ID_BYTES].decode("utf-8", "replace"))
 
 
 cdef class Carrier:
@@ -106,26 +112,26 @@ cdef class Call(Caller):
                     return 0
                 length = (<size_t>self.prefix[1] << 24) | (<size_t>self.prefix[2] << 16) | (<size_t>self.prefix[3] << 8) | self.prefix[4]
                 if self.prefix[0] > 1:
-                    return self.end(INTERNAL, f"gRPC message flag: got {self.prefix[0]}, expected 0 or 1 (compressed)")
+                    return self.refuse(DOOR_MALFORMED, INTERNAL, f"gRPC message flag: got {self.prefix[0]}, expected 0 or 1 (compressed)")
                 self.is_compressed = self.prefix[0] == 1
                 if self.is_compressed and self.encoding == ENCODING_IDENTITY:
-                    return self.end(INTERNAL, "gRPC message flag says compressed, but grpc-encoding is missing")
+                    return self.refuse(DOOR_MALFORMED, INTERNAL, "gRPC message flag says compressed, but grpc-encoding is missing")
                 if self.method == METHOD_INFER and self.message is not None:
-                    return self.end(UNIMPLEMENTED, "a unary call got a second request message, expected one")
+                    return self.refuse(DOOR_MALFORMED, UNIMPLEMENTED, "a unary call got a second request message, expected one")
                 if length > carrier.max_message_bytes:
-                    return self.end(
-                        RESOURCE_EXHAUSTED,
+                    return self.refuse(
+                        DOOR_MESSAGE_BYTES, RESOURCE_EXHAUSTED,
                         f"message size: got {length} bytes, expected at most {carrier.max_message_bytes} (max_message_bytes)")
                 if not carrier.budget.reserve(length):
-                    return self.end(
-                        RESOURCE_EXHAUSTED,
+                    return self.refuse(
+                        DOOR_IN_FLIGHT_BYTES, RESOURCE_EXHAUSTED,
                         f"the gateway holds {carrier.budget.used} bytes in flight, a message of {length} would pass the limit of "
                         f"{carrier.budget.limit} (max_in_flight_bytes)")
                 try:
                     self.incoming = Body.sized(length)
                 except MemoryError:
                     carrier.budget.release(length)
-                    return self.end(RESOURCE_EXHAUSTED, f"no memory for a message of {length} bytes")
+                    return self.refuse(DOOR_IN_FLIGHT_BYTES, RESOURCE_EXHAUSTED, f"no memory for a message of {length} bytes")
                 self.incoming.charge(carrier.budget, length)
                 self.began_us = carrier.now_us
             take = min(n, self.incoming.charged - self.incoming.length)
@@ -140,10 +146,9 @@ cdef class Call(Caller):
 
     cdef int _complete(self, Body body) except -1:
         if self.is_compressed:
-            try:
-                body = self._decompressed(body)
-            except Refusal as refusal:
-                return self.end(refusal.code, refusal.text)
+            body = self._decompressed(body)
+            if body is None:
+                return 0
         if self.method == METHOD_INFER:
             self.message = body                               # dispatched when END_STREAM has proved that it is the only one
             return 0
@@ -157,9 +162,9 @@ cdef class Call(Caller):
             return 0
         if self.incoming is not None or self.prefix_len:
             self.incoming = None
-            return self.end(INTERNAL, "the request stream ended inside a message")
+            return self.refuse(DOOR_MALFORMED, INTERNAL, "the request stream ended inside a message")
         if self.method == METHOD_INFER and self.message is None:
-            return self.end(UNIMPLEMENTED, "a unary call got no request message, expected one")
+            return self.refuse(DOOR_MALFORMED, UNIMPLEMENTED, "a unary call got no request message, expected one")
         self.state = CALL_SERVING
         return self.raise_event(EVENT_END)
 
@@ -203,25 +208,30 @@ cdef class Call(Caller):
         try:
             data = inflater.decompress(body, limit + 1)
         except zlib.error as error:
-            raise Refusal(
-                INTERNAL,
-                f"a message said to be {ENCODING_NAMES[self.encoding].decode()} cannot be decompressed: {error}") from None
+            self.refuse(
+                DOOR_MALFORMED, INTERNAL,
+                f"a message said to be {ENCODING_NAMES[self.encoding].decode()} cannot be decompressed: {error}")
+            return None
         if <size_t>len(data) > limit:
-            raise Refusal(
-                RESOURCE_EXHAUSTED,
+            self.refuse(
+                DOOR_MESSAGE_BYTES, RESOURCE_EXHAUSTED,
                 f"message size after decompression: got more than {limit} bytes, expected at most that (max_message_bytes)")
+            return None
         if not inflater.eof:
-            raise Refusal(INTERNAL, f"a message said to be {ENCODING_NAMES[self.encoding].decode()} is cut short")
+            self.refuse(DOOR_MALFORMED, INTERNAL, f"a message said to be {ENCODING_NAMES[self.encoding].decode()} is cut short")
+            return None
         if not self.carrier.budget.reserve(len(data)):
-            raise Refusal(
-                RESOURCE_EXHAUSTED,
+            self.refuse(
+                DOOR_IN_FLIGHT_BYTES, RESOURCE_EXHAUSTED,
                 f"the gateway holds {self.carrier.budget.used} bytes in flight, {len(data)} more would pass the limit of "
                 f"{self.carrier.budget.limit} (max_in_flight_bytes)")
+            return None
         try:
             inflated = Body.copy_of(data)
         except MemoryError:
             self.carrier.budget.release(len(data))
-            raise Refusal(RESOURCE_EXHAUSTED, f"no memory for a message of {len(data)} bytes") from None
+            self.refuse(DOOR_IN_FLIGHT_BYTES, RESOURCE_EXHAUSTED, f"no memory for a message of {len(data)} bytes")
+            return None
         inflated.charge(self.carrier.budget, len(data))
         return inflated
 
@@ -247,7 +257,7 @@ cdef class Call(Caller):
         return self._start()
 
     cdef int end(self, int code, str text) except -1:
-        cdef nghttp2_nv fields[5]
+        cdef nghttp2_nv fields[6]
         cdef int n = 2
         if self.state >= CALL_ANSWERED:
             return 0
@@ -273,11 +283,19 @@ cdef class Call(Caller):
         if self.encoding == ENCODING_UNKNOWN:
             fields[n] = ACCEPT_ENCODING
             n += 1
+        if self.failed_id is not None:
+            fields[n] = header(REQUEST_ID, self.failed_id, False)
+            n += 1
         nghttp2_submit_response(self.carrier.session, self.stream_id, fields, n, NULL)
         if was_open:
             self.carrier.stop_reading(self.stream_id)
         self.carrier.touch()
         return 0
+
+    cdef int refuse(self, DoorReason reason, int code, str text) except -1:
+        if self.state < CALL_ANSWERED:
+            self.carrier.door.count(reason, code, self.method == METHOD_INFER or self.method == METHOD_STREAM_INFER)
+        return self.end(code, text)
 
     cdef int refuse_http(self, bytes http_status, int code, str text) except -1:
         """Not gRPC at all: an HTTP status, with the reason where a gRPC client finds it too."""
@@ -339,13 +357,17 @@ cdef class Call(Caller):
         return 0
 
     cdef int _submit_trailers(self) except -1:
-        cdef nghttp2_nv fields[2]
+        cdef nghttp2_nv fields[3]
+        cdef int n = 2
         if self.status == 0 and not self.status_text:
             return nghttp2_submit_trailer(self.carrier.session, self.stream_id, &STATUS_OK, 1)
         status, message = b"%d" % self.status, percent_encoded(self.status_text)
         fields[0] = header(b"grpc-status", status, False)
         fields[1] = header(b"grpc-message", message, False)
-        return nghttp2_submit_trailer(self.carrier.session, self.stream_id, fields, 2)
+        if self.failed_id is not None:
+            fields[2] = header(REQUEST_ID, self.failed_id, False)
+            n = 3
+        return nghttp2_submit_trailer(self.carrier.session, self.stream_id, fields, n)
 
     cdef void reset(self) noexcept:
         if self.carrier is not None:
@@ -377,7 +399,14 @@ cdef class Call(Caller):
 
     cdef int on_failure(self, Request request, int code, str text) except -1:
         self.request = None
+        id = self.id_of(request)
+        if id:                                                # else what its headers said
+            self.failed_id = id_header(id)
         return self.end(code, text)
+
+    cdef int on_moved(self, Request request) except -1:
+        self.request = request
+        return 0
 
     cdef int fire(self, int64_t now_us) except -1:
         """The deadline of a streaming call has passed; a unary one leaves that to its request."""
@@ -423,8 +452,12 @@ cdef class StreamSlot(Caller):
 
     cdef int on_failure(self, Request request, int code, str text) except -1:
         self.request = None
-        self.ready = encode_stream_error(text.encode("utf-8", "replace"))
+        self.ready = encode_stream_error(text.encode("utf-8", "replace"), self.id_of(request))
         return self._flush()
+
+    cdef int on_moved(self, Request request) except -1:
+        self.request = request
+        return 0
 
     cdef int _flush(self) except -1:
         cdef Call call = self.call

@@ -60,5 +60,6 @@ cdef str parse_error_text(Wire* wire, int error)
 # Writes `nbytes` to `out` (malloc'ed here, the caller frees), or refuses. Returns the elements found.
 cdef int64_t decode_contents(WireInput* tensor, int datatype, uint8_t** out, size_t* nbytes, Signature signature) except -1
 
-cdef Body encode_response(Signature signature, Span id, const OutputView* outputs, int n_outputs, bint streamed)
-cdef Body encode_stream_error(bytes text)
+# parameters: encoded already, with their field's tags (see parameters.pxd); empty for none
+cdef Body encode_response(Signature signature, Span id, Span parameters, const OutputView* outputs, int n_outputs, bint streamed)
+cdef Body encode_stream_error(bytes text, bytes id)

@@ -443,8 +443,8 @@ cdef inline size_t shape_len(const OutputView* view) noexcept nogil:
     return n
 
 
-cdef Body encode_response(Signature signature, Span id, const OutputView* outputs, int n_outputs, bint streamed):
-    cdef size_t message_len = signature.encoded_head.len
+cdef Body encode_response(Signature signature, Span id, Span parameters, const OutputView* outputs, int n_outputs, bint streamed):
+    cdef size_t message_len = signature.encoded_head.len + parameters.len
     cdef size_t total, dims_len, tensor_len
     cdef const OutputView* view
     cdef uint8_t* p
@@ -469,6 +469,8 @@ cdef Body encode_response(Signature signature, Span id, const OutputView* output
     if id.len:
         p[0] = 3 << 3 | 2
         p = put(write_varint(p + 1, id.len), id.ptr, id.len)
+    if parameters.len:
+        p = put(p, parameters.ptr, parameters.len)
     for i in range(n_outputs):
         view = &outputs[i]
         dims_len = shape_len(view)
@@ -494,14 +496,21 @@ cdef Body encode_response(Signature signature, Span id, const OutputView* output
     return body
 
 
-cdef Body encode_stream_error(bytes text):
-    cdef size_t n = len(text)
-    cdef size_t message_len = 1 + varint_len(n) + n if n else 0
+cdef Body encode_stream_error(bytes text, bytes id):
+    """The error, and an answer that has nothing but the request's id, as Triton has it: a stream tells its callers apart by that."""
+    cdef size_t n = len(text), n_id = len(id)
+    cdef size_t response_len = 1 + varint_len(n_id) + n_id if n_id else 0
+    cdef size_t message_len = (1 + varint_len(n) + n if n else 0) + (1 + varint_len(response_len) + response_len if n_id else 0)
     cdef Body body = Body.sized(GRPC_PREFIX_BYTES + message_len)
     cdef uint8_t* p = put_prefix(body.data, message_len)
     if n:
         p[0] = 1 << 3 | 2                                     # ModelStreamInferResponse.error_message
         p = put(write_varint(p + 1, n), <char*>text, n)
+    if n_id:
+        p[0] = 2 << 3 | 2                                     # ModelStreamInferResponse.infer_response
+        p = write_varint(p + 1, response_len)
+        p[0] = 3 << 3 | 2                                     # ModelInferResponse.id
+        p = put(write_varint(p + 1, n_id), <char*>id, n_id)
     body.length = p - body.data
     return body
 

@@ -14,6 +14,7 @@ from gateway.native.batch cimport Batch
 from gateway.native.call cimport CALL_OPEN, CALL_SERVING, EVENT_CLOSED, METHOD_INFER, METHOD_NONE, METHOD_STREAM_INFER, Call
 from gateway.native.clock cimport monotonic_us
 from gateway.native.dataplane cimport DataPlane
+from gateway.native.door cimport DOOR_TOO_SLOW
 from gateway.native.http2 cimport FEED_NOT_HTTP2, FEED_OK, Outgoing, Session
 from gateway.native.lane cimport Lane
 from gateway.native.refusal cimport DEADLINE_EXCEEDED, UNAVAILABLE
@@ -21,6 +22,7 @@ from gateway.native.refusal cimport DEADLINE_EXCEEDED, UNAVAILABLE
 cdef enum:
     READ_BUFFER_BYTES = 262144          # one per worker: what a socket can bring in one read
     FLUSH_HIGH_BYTES = 1048576          # pulled from a session before the socket is asked again: bounds output memory per worker
+    MAX_TURNED_AWAY = 64                # beyond, a connection over the limit gets HTTP/2's refusal at once, whatever it speaks
     MIN_UPLOAD_BYTES_PER_S = 16384      # a message that comes slower than this (after the header timeout) holds memory hostage
 
 cdef extern from *:
@@ -76,6 +78,7 @@ cdef class Hub(DataPlane):
     cdef object alarm_handle
     cdef public uint64_t bytes_in, bytes_out    # HTTP/1.1 adds its own
     cdef readonly uint64_t n_accepted, n_rejected
+    cdef int n_turned_away                      # connections over the limit that have not said yet what they speak
 
     def __init__(self, limits, max_in_flight_bytes, unary, streaming, report, loop, int max_connections, int64_t header_timeout_us,
                  int64_t send_timeout_us, int64_t idle_timeout_us):
@@ -263,6 +266,7 @@ cdef class Connection:
     cdef Session session
     cdef int fd                                 # for direct writes; -1: through the transport (TLS)
     cdef bint is_paused, is_sniffed
+    cdef bint is_turned_away                    # one connection too many; told once its protocol is known
     cdef bytes held                             # a first byte that does not tell yet
     cdef int64_t opened_us
     cdef object __weakref__
@@ -280,7 +284,7 @@ cdef class Connection:
         hub.n_accepted += 1
         self.transport = transport
         self.opened_us = monotonic_us()
-        self.session = Session(hub.limits, hub.budget, hub.inbox, hub.dirty)
+        self.session = Session(hub.limits, hub.budget, hub.inbox, hub.dirty, hub.door)
         self.session.owner = self
         self.session.last_read_us = self.opened_us
         hub.connections.add(self)
@@ -288,6 +292,10 @@ cdef class Connection:
             self.fd = transport.get_extra_info("socket").fileno()
         if len(hub.connections) + len(hub.http1_connections) > hub.max_connections:
             hub.n_rejected += 1
+            if hub.n_turned_away < MAX_TURNED_AWAY:
+                hub.n_turned_away += 1
+                self.is_turned_away = True
+                return                                        # its first bytes tell in which protocol it understands that
             self.session.refuse()
         elif hub.is_draining:
             self.session.drain()
@@ -329,12 +337,16 @@ cdef class Connection:
             self.held = first
             return False
         self.is_sniffed = True
+        if self.is_turned_away:
+            hub.n_turned_away -= 1
         if first[:2] != b"PR" and hub.http1 is not None:
             self._hand_over(first)
             return False
         if self.held is not None:
             self.session.feed(<const uint8_t*><char*>self.held, len(self.held), now_us)
             self.held = None
+        if self.is_turned_away:
+            self.session.refuse()
         return True
 
     cdef int _hand_over(self, bytes first) except -1:
@@ -347,7 +359,10 @@ cdef class Connection:
         protocol = hub.http1(transport)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
-        protocol.data_received(first)
+        if self.is_turned_away:
+            protocol.refuse_connection(f"the server has {hub.max_connections} connections open, and takes no more (limits.max_connections)")
+        else:
+            protocol.data_received(first)
         return 0
 
     def eof_received(self):
@@ -364,6 +379,8 @@ cdef class Connection:
         cdef Hub hub = self.hub
         self.fd = -1
         hub.connections.discard(self)
+        if self.is_turned_away and not self.is_sniffed:
+            hub.n_turned_away -= 1
         self.session.close()
         hub.serve_inbox(monotonic_us())
         hub.schedule()                                        # a lane may have lost its head, a stream its handler
@@ -423,8 +440,8 @@ cdef class Connection:
                         return 0
                 elif call.incoming is not None and now_us - call.began_us > limit_us + <int64_t>(
                         call.incoming.charged * 1_000_000 // MIN_UPLOAD_BYTES_PER_S):
-                    call.end(
-                        DEADLINE_EXCEEDED,
+                    call.refuse(
+                        DOOR_TOO_SLOW, DEADLINE_EXCEEDED,
                         f"the request message is too slow: {call.missing_bytes()} of {call.incoming.charged} bytes are still missing")
             elif call.out is None:
                 call.stalled_us = 0

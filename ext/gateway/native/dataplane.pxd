@@ -5,6 +5,7 @@ from libc.stdint cimport int64_t, uint64_t
 from gateway.native.body cimport Body, Budget
 from gateway.native.call cimport Call
 from gateway.native.codec cimport Wire
+from gateway.native.door cimport Door
 from gateway.native.http2 cimport SessionLimits
 from gateway.native.lane cimport Lane, Occupancy
 from gateway.native.noted cimport Noted
@@ -31,6 +32,7 @@ cdef class DataPlane:
     cdef object unary                   # path -> function(bytes) -> bytes
     cdef object streaming               # path -> function(Call) -> handler
     cdef object report
+    cdef readonly Door door             # what had no model yet
     cdef readonly Sampler sampler       # of the access log; lanes share it
     cdef Wire wire                      # scratch of parse_request
     cdef Asked asked                    # scratch of choose; its key is valid until the next
@@ -45,6 +47,7 @@ cdef class DataPlane:
 
     cdef int _serve(self, Call call, int64_t now_us) except -1
     cdef int _serve_stream(self, Call call, int events, int64_t now_us) except -1
+    cdef int _note_id(self, Caller caller, Request request) except -1
     cdef int _note_refused(self, Lane lane, Request request, int code, bint is_rest, int64_t now_us) except -1
     cdef Target _instead(self, Target drawn)
     cdef int _start_timer(self, Call call) except -1

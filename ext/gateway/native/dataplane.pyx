@@ -8,19 +8,21 @@ from gateway.native.call cimport (
     CALL_ANSWERED, CALL_SERVING, EVENT_BEGIN, EVENT_CLOSED, EVENT_END, METHOD_INFER, METHOD_STREAM_INFER, Call, StreamSlot)
 from gateway.native.codec cimport PARSE_OK, free_wire, parse_error_text, parse_request
 from gateway.native.cursor cimport Span
+from gateway.native.door cimport DOOR_IN_FLIGHT_BYTES, DOOR_UNKNOWN_PATH, Door
 from gateway.native.exchange cimport Exchange
 from gateway.native.http2 cimport SessionLimits
 from gateway.native.lane cimport Lane, Occupancy
 from gateway.native.noted cimport Noted, note_all, release_noted
 from gateway.native.refusal cimport INTERNAL, INVALID_ARGUMENT, N_CODES, RESOURCE_EXHAUSTED, UNAVAILABLE, UNIMPLEMENTED
-from gateway.native.request cimport Caller, Request
+from gateway.native.request cimport CAUSE_CIRCUIT_OPEN, Caller, Request
+from gateway.native.rescue cimport Fallback, parameters_of_answer
 from gateway.native.route cimport FALLBACK_ERROR, Target
 from gateway.native.routetable cimport RouteTable
 from gateway.native.sampler cimport Sampler
 from gateway.native.shadow cimport Mirror
 from gateway.native.timers cimport Timers
 
-from gateway.native.refusal import Refusal
+from gateway.native.refusal import CircuitOpen, Refusal
 
 
 cdef inline str text_of(Span span):
@@ -36,9 +38,9 @@ cdef class DataPlane:
         self.timers = Timers()
         self.table = RouteTable({})
         self.inbox, self.dirty, self.pending = [], [], []
-        self.sampler = Sampler()
         self.background, self.occupancy = [], Occupancy()
         self.mirror = Mirror(self.budget, report)
+        self.sampler, self.door = Sampler(), Door()
         self.unary, self.streaming, self.report = unary, streaming, report
         memset(&self.wire, 0, sizeof(self.wire))
         memset(&self.asked, 0, sizeof(self.asked))
@@ -127,7 +129,8 @@ cdef class DataPlane:
         cdef Span span
         cdef Lane lane = None
         cdef Request request = None
-        cdef Target target
+        cdef Target target, drawn
+        cdef Request second
         cdef int status
         self.n_requests += 1
         try:
@@ -139,11 +142,16 @@ cdef class DataPlane:
             target = self.table.choose(&self.asked)
             if target is None:
                 raise self.table.refuse(&self.asked, None)
+            drawn = target
             if target.lane is None:
                 target = self._instead(target)
             lane = target.lane
             request = Request.new(body, lane.signature, caller)
             request.arm = target.arm
+            if drawn is not target:
+                request.answer_parameters = parameters_of_answer(drawn.version)
+            elif target.route is not None and target.route.rescue is not None and target.route.rescue.lane is not lane:
+                request.rescue = target.route.rescue
             request.streamed, request.is_rest, request.trace, request.parameters = streamed, is_rest, trace, parameters
             request.bind(&self.wire)
             lane.admit(request, deadline_us, now_us)
@@ -152,14 +160,25 @@ cdef class DataPlane:
             return request
         except Refusal as refusal:
             self._note_refused(lane, request, refusal.code, is_rest, now_us)
+            if isinstance(refusal, CircuitOpen) and request.rescue is not None:
+                second = (<Fallback>request.rescue).start(request, lane, CAUSE_CIRCUIT_OPEN, now_us)
+                if second is not None:
+                    return second
+            self._note_id(caller, request)
             caller.on_failure(request, refusal.code, refusal.text)
         except Exception as error:
             self._note_refused(lane, request, INTERNAL, is_rest, now_us)
             self.report(error)
+            self._note_id(caller, request)
             caller.on_failure(request, INTERNAL, "the gateway failed on this request")
         if request is not None:
             request.caller = None
         return None
+
+    cdef int _note_id(self, Caller caller, Request request) except -1:
+        if request is None and self.wire.id.len:
+            caller.refused_id = <bytes>self.wire.id.ptr[:self.wire.id.len]
+        return 0
 
     cdef Target _instead(self, Target drawn):
         """Who answers for a version that does not serve, or a Refusal raised; either way its arm has failed."""
@@ -177,6 +196,8 @@ cdef class DataPlane:
             self.refusals[code] += 1
         else:
             lane.stats.requests[code] += 1
+            if lane.monitor is not None:
+                lane.monitor.note_refused(request.arm if request is not None else None, code, now_us)
         if request is not None and request.arm is not None:
             request.arm.stats.requests[code] += 1
         if self.sampler.is_due():
@@ -191,7 +212,7 @@ cdef class DataPlane:
         cdef Noted noted
         if not self.budget.reserve(body.length):
             self.n_refused += 1
-            self.refusals[<int>RESOURCE_EXHAUSTED] += 1
+            self.door.count(DOOR_IN_FLIGHT_BYTES, RESOURCE_EXHAUSTED, True)
             exchange.on_failure(
                 None, RESOURCE_EXHAUSTED,
                 f"the gateway holds {self.budget.used} bytes in flight, a message of {body.length} would pass the limit of "
@@ -206,6 +227,14 @@ cdef class DataPlane:
         finally:
             release_noted(&noted)
         return exchange
+
+    def turn_away(self, str reason not None, int code, str model not None, str version not None, str id not None, int64_t now_us):
+        """Count a REST request for a model that was refused before it became one of ours: a name of door.REASON_NAMES, and the gRPC code
+        that says the same as its answer."""
+        self.n_refused += 1
+        self.door.refuse(reason, code, True)
+        if self.sampler.is_due():
+            self.sampler.tell_refused(model, version, id, code, True, now_us)
 
     cdef int _serve_stream(self, Call call, int events, int64_t now_us) except -1:
         cdef StreamSlot slot
@@ -248,7 +277,9 @@ cdef class DataPlane:
                 if call.state < CALL_ANSWERED:                # it may have finished at once
                     call.handler = handler
             else:
-                return call.end(UNIMPLEMENTED, f"method: got {repr(call.path_text)}, expected one of the methods that reflection lists")
+                return call.refuse(
+                    DOOR_UNKNOWN_PATH, UNIMPLEMENTED,
+                    f"method: got {repr(call.path_text)}, expected one of the methods that reflection lists")
         if call.handler is None:
             return 0
         if call.path_text in self.unary:

@@ -8,6 +8,7 @@ from gateway.native.body cimport Body
 from gateway.native.codec cimport GRPC_PREFIX_BYTES
 from gateway.native.cursor cimport (
     WIRE_BYTES, Cursor, Span, cursor_over, read_bytes, read_tag, read_varint, varint_len, write_varint)
+from gateway.native.parameters cimport read_parameter
 from gateway.native.request cimport Caller, Request
 
 
@@ -30,6 +31,10 @@ cdef class Exchange(Caller):
         done, self.done = self.done, None
         if done is not None:
             done(None, code, text)
+        return 0
+
+    cdef int on_moved(self, Request request) except -1:
+        self.request = request
         return 0
 
     def cancel(self):
@@ -141,8 +146,8 @@ cdef inline str text_of(Span span):
 
 
 def decode_answer(Body body not None):
-    """A framed ModelInferResponse of ours: (model_name, model_version, id, [(name, datatype, shape, memoryview)]). ValueError when it is
-    malformed."""
+    """A framed ModelInferResponse of ours: (model_name, model_version, id, [(name, datatype, shape, memoryview)], parameters). ValueError
+    when it is malformed."""
     cdef Span message, span, tensor_span
     cdef Cursor c, t, packed
     cdef uint32_t field
@@ -150,6 +155,7 @@ def decode_answer(Body body not None):
     cdef uint64_t dim
     cdef str model = "", version = "", id = ""
     cdef list tensors = [], raws = []
+    cdef dict parameters = {}
     view = memoryview(body)
     message.ptr, message.len = body.data + GRPC_PREFIX_BYTES, body.length - GRPC_PREFIX_BYTES
     c = cursor_over(message)
@@ -162,6 +168,9 @@ def decode_answer(Body body not None):
             version = text_of(span)
         elif field == 3:
             id = text_of(span)
+        elif field == 4:
+            name, value = read_parameter(span)
+            parameters[name] = value
         elif field == 5:
             name, datatype, shape = "", "", []
             t = cursor_over(span)
@@ -181,4 +190,4 @@ def decode_answer(Body body not None):
             tensors.append((name, datatype, shape))
         elif field == 6:
             raws.append(view[span.ptr - body.data:span.ptr - body.data + span.len])
-    return model, version, id, [(*tensor, raw) for tensor, raw in zip(tensors, raws, strict=True)]
+    return model, version, id, [(*tensor, raw) for tensor, raw in zip(tensors, raws, strict=True)], parameters

@@ -11,6 +11,7 @@ from gateway.native.call cimport (
     METHOD_OTHER, METHOD_STREAM_INFER, Call, advance)
 from gateway.native.cnghttp2 cimport *
 from gateway.native.noted cimport is_notable, note
+from gateway.native.door cimport DOOR_HEADER_LIST_BYTES, DOOR_MALFORMED, Door
 from gateway.native.refusal cimport INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED
 
 cdef enum:
@@ -18,6 +19,7 @@ cdef enum:
     FRAME_HEADER_BYTES = 9
     MAX_OUTBOUND_ACKS = 1000            # unsent answers to PING and SETTINGS: their flood
     MAX_SETTINGS_ENTRIES = 32
+    MAX_ID_BYTES = 256                  # of an x-request-id that is given back with an error
     MAX_TRACE_BYTES = 128               # a traceparent has 55 today; later versions may be longer
 
 cdef const char* INFER_PATH = "/inference.GRPCInferenceService/ModelInfer"
@@ -94,13 +96,15 @@ cdef inline str shown(const uint8_t* value, size_t n):
 
 
 cdef class Session(Carrier):
-    """Session(limits, budget, inbox, dirty): inbox and dirty are lists that the data plane shares among its sessions."""
+    """Session(limits, budget, inbox, dirty, door=None): inbox and dirty are lists that the data plane shares among its sessions, and so is
+    the door, where what they turn away is counted."""
 
-    def __cinit__(self, SessionLimits limits not None, Budget budget not None, list inbox not None, list dirty not None):
+    def __cinit__(self, SessionLimits limits not None, Budget budget not None, list inbox not None, list dirty not None, Door door=None):
         cdef nghttp2_option* options = NULL
         cdef nghttp2_settings_entry settings[4]
         counters.count(counters.KIND_SESSION, 1)
         self.limits, self.budget, self.inbox, self.dirty = limits, budget, inbox, dirty
+        self.door = door if door is not None else Door()
         self.max_message_bytes, self.max_stream_pending = limits.max_message_bytes, limits.max_stream_pending
         if nghttp2_option_new(&options) != 0:
             raise MemoryError("no memory for an HTTP/2 session")
@@ -202,6 +206,8 @@ cdef class Session(Carrier):
             call.accepts_encoding = call.encoding == ENCODING_GZIP or call.encoding == ENCODING_DEFLATE
         elif name_len == 11 and value_len <= MAX_TRACE_BYTES and memcmp(name, b"traceparent", 11) == 0:
             call.trace = value[:value_len]
+        elif name_len == 12 and value_len <= MAX_ID_BYTES and memcmp(name, b"x-request-id", 12) == 0:
+            call.failed_id = value[:value_len]
         elif (call.header_bytes <= self.limits.max_header_list_bytes and is_notable(name, name_len)
               and note(&call.noted, name, name_len, value, value_len) < 0):
             raise MemoryError("no memory for headers")
@@ -215,25 +221,27 @@ cdef class Session(Carrier):
 
     cdef int _headers_complete(self, Call call) except -1:
         if call.header_bytes > self.limits.max_header_list_bytes:
-            return call.end(
-                RESOURCE_EXHAUSTED,
+            return call.refuse(
+                DOOR_HEADER_LIST_BYTES, RESOURCE_EXHAUSTED,
                 f"header list: got {call.header_bytes} bytes, expected at most {self.limits.max_header_list_bytes} (max_header_list_bytes)")
         if not call.has_method:
+            self.door.count(DOOR_MALFORMED, UNIMPLEMENTED, False)
             return call.refuse_http(
                 b"405", UNIMPLEMENTED,
                 f":method: got {shown(call.refused_method or b'', len(call.refused_method or b''))}, expected POST")
         if not call.has_content_type:
+            self.door.count(DOOR_MALFORMED, INVALID_ARGUMENT, False)
             return call.refuse_http(
                 b"415", INVALID_ARGUMENT,
                 f"content-type: got {shown(call.refused_content_type or b'', len(call.refused_content_type or b''))}, expected "
                 "application/grpc")
         if call.encoding == ENCODING_UNKNOWN:
-            return call.end(
-                UNIMPLEMENTED,
+            return call.refuse(
+                DOOR_MALFORMED, UNIMPLEMENTED,
                 f"grpc-encoding: got {shown(call.refused_encoding, len(call.refused_encoding))}, expected identity, deflate or gzip")
         if call.has_bad_timeout:
-            return call.end(
-                INVALID_ARGUMENT,
+            return call.refuse(
+                DOOR_MALFORMED, INVALID_ARGUMENT,
                 f"grpc-timeout: got {call.status_text}, expected up to 8 digits and a unit of H, M, S, m, u or n")
         if call.method == METHOD_OTHER:
             return call.raise_event(EVENT_BEGIN)

@@ -6,8 +6,10 @@
 from libc.stdint cimport int64_t, uint64_t
 
 from gateway.native.batch cimport Batch, Release
+from gateway.native.circuit cimport Circuit
 from gateway.native.cost cimport Cost
 from gateway.native.histogram cimport Histogram
+from gateway.native.monitor cimport Monitor
 from gateway.native.refusal cimport N_CODES
 from gateway.native.request cimport Holder, Request
 from gateway.native.sampler cimport Sampler
@@ -30,7 +32,10 @@ cdef struct LaneStats:        # cumulative since start; read by statistics and m
     uint64_t compute_us                 # the run of its batch, over requests: Triton's way of counting
     Histogram request[2]                # by protocol: gRPC, REST
     Histogram queue, execution
-    uint64_t refused_rows, refused_bytes, refused_late
+    uint64_t refused_rows, refused_bytes, refused_late, refused_circuit
+    uint64_t rescued[3]                 # answered by a fallback instead: after an error, an open circuit, a timeout
+    uint64_t circuit_opened
+    uint64_t rescues_refused            # not rescued, because too many were being rescued already
 
 
 cdef class Occupancy:         # of one worker, over all its lanes
@@ -67,6 +72,8 @@ cdef class Lane(Holder):
     cdef readonly int64_t queued_rows
     cdef readonly size_t queued_bytes
     cdef readonly int n_queued, n_running
+    cdef readonly int n_open                    # requests admitted and not settled
+    cdef public Circuit circuit                 # None: a version that fails goes on getting requests
     cdef bint has_deadlines
     cdef Cost cost
     cdef bint counts_cpu
@@ -80,6 +87,7 @@ cdef class Lane(Holder):
     cdef readonly Lane twin                     # of the same version, for shadow work; None: it takes none
     cdef readonly bint is_background            # such a twin: pumped when there is nothing else to do
     cdef Occupancy occupancy                    # None: nobody asks
+    cdef public Monitor monitor                 # None: nobody looks at values
 
     cdef int admit(self, Request request, int64_t deadline_us, int64_t now_us) except -1     # Refusal
     cdef int pump(self, int64_t now_us) except -1
@@ -95,6 +103,8 @@ cdef class Lane(Holder):
     cdef Request _head(self)                            # None: nothing queued
     cdef int _push(self, Request request) except -1
     cdef int _unlink(self, Request request) except -1
+    cdef bint _goes_on(self, Request request, int64_t now_us) except -1
+    cdef int _tell_circuit(self, Request request, int code, bint is_running) except -1
     cdef int _refuse_late(self, Request request, int64_t now_us, double needed_us) except -1
     cdef int _settle(self, Request request, object result) except -1
     cdef int _note_run(self, Batch batch) except -1

@@ -9,19 +9,22 @@ from gateway.native.body cimport Body
 from gateway.native.clock cimport monotonic_us
 from gateway.native.cost cimport observe, predict_us, relax
 from gateway.native.histogram cimport N_BOUNDS, Histogram, record
-from gateway.native.refusal cimport DEADLINE_EXCEEDED, INTERNAL, INVALID_ARGUMENT, OK, RESOURCE_EXHAUSTED, UNAVAILABLE
-from gateway.native.request cimport REQUEST_DONE, REQUEST_QUEUED, REQUEST_RUNNING, Request
+from gateway.native.circuit cimport OUTCOME_FAILURE, OUTCOME_NEITHER, OUTCOME_SUCCESS, Circuit
+from gateway.native.refusal cimport DEADLINE_EXCEEDED, INTERNAL, INVALID_ARGUMENT, OK, RESOURCE_EXHAUSTED, UNAVAILABLE, blames_version
+from gateway.native.request cimport CAUSE_TIMEOUT, REQUEST_DONE, REQUEST_QUEUED, REQUEST_RUNNING, Request
 from gateway.native.sampler cimport Sampler
 
 import numpy as np
 
-from gateway.native.refusal import Refusal
+from gateway.native.refusal import CircuitOpen, Refusal
 
 cdef enum:
     MAX_BATCH_SIZES = 1024              # sizes told apart in the statistics
+    ATTEMPTS = 2                        # that share a deadline when a fallback may follow on a timeout
     DEADLINE_MARGIN_US = 1000           # kept for encoding and the way back when a delayed batch is released for a deadline
 
 RELEASE_NAMES = ("wait", "full", "idle", "delay", "deadline")
+RESCUE_NAMES = ("error", "circuit_open", "timeout")       # bits of Cause, in order
 
 
 cdef Release decide(int64_t now_us, int64_t oldest_us, int64_t rows, int64_t max_rows, int64_t max_delay_us,
@@ -152,11 +155,20 @@ cdef class Lane(Holder):
                 f"the queue of {self.signature.describe()} holds {self.queued_bytes} bytes, {request.nbytes} more would pass its limit of "
                 f"{self.max_queue_bytes} (queue_bytes)")
         request.arrived_us = now_us
+        if deadline_us and request.rescue is not None and request.rescue.causes & CAUSE_TIMEOUT:
+            request.final_deadline_us = deadline_us
+            deadline_us = now_us + (deadline_us - now_us) // ATTEMPTS
         request.deadline_us = deadline_us
+        if self.circuit is not None:                          # last: who is turned away for another reason is no probe
+            request.circuit_period = self.circuit.admit(now_us)
+            if not request.circuit_period:
+                self.stats.refused_circuit += 1
+                raise CircuitOpen(UNAVAILABLE, self.circuit.refusal(self.signature.describe(), now_us))
         if deadline_us:
             self.has_deadlines = True
             self.timers.add(request, deadline_us)
         self._push(request)
+        self.n_open += 1
         self.mark_pending()
         return 0
 
@@ -336,6 +348,7 @@ cdef class Lane(Holder):
     cdef Batch _released(self, Batch batch, Release reason):
         batch.reason = reason
         batch.counts_cpu = self.counts_cpu
+        batch.monitor = self.monitor
         self.stats.releases[<int>reason] += 1
         self.stats.batches += 1
         self.stats.rows += batch.n_rows
@@ -408,8 +421,10 @@ cdef class Lane(Holder):
     cdef int _settle(self, Request request, object result) except -1:
         cdef int code
         cdef int64_t took_us
+        cdef bint is_running = request.state == REQUEST_RUNNING
         if request.state == REQUEST_DONE:
             return 0
+        self.n_open -= 1
         if request.slot >= 0:
             self.timers.cancel(request)
         if request.state == REQUEST_QUEUED:                   # a slice failed; the rest will not run
@@ -417,16 +432,22 @@ cdef class Lane(Holder):
         request.parts = None
         if result is None:
             request.state = REQUEST_DONE
+            if request.circuit_period:
+                self._tell_circuit(request, -1, is_running)
             if request.arm is not None:
                 request.arm.stats.cancelled += 1
             request._tell_watcher(None, -1)
             return 0
         code = OK if isinstance(result, Body) else <int>result[0]
+        if request.circuit_period:
+            self._tell_circuit(request, code, is_running)
         took_us = self.now_us - request.arrived_us
         self.stats.requests[code] += 1
         record(&self.stats.request[request.is_rest], took_us)
         if request.arm is not None:
             request.arm.note(code, took_us, request.is_rest)
+        if self.monitor is not None:
+            self.monitor.note_request(request.arm, code, took_us, self.now_us)
         if code == OK:
             self.stats.success_us += took_us
             request.settle(<Body>result)
@@ -437,7 +458,37 @@ cdef class Lane(Holder):
             self.sampler.tell(request, code, self.now_us)
         return 0
 
+    cdef int _tell_circuit(self, Request request, int code, bint is_running) except -1:
+        cdef int64_t period = request.circuit_period
+        cdef Circuit circuit = self.circuit
+        cdef uint64_t n_opened
+        request.circuit_period = 0
+        if circuit is None:
+            return 0
+        n_opened = circuit.n_opened
+        try:
+            if code == OK:
+                circuit.note(period, OUTCOME_SUCCESS, self.now_us)
+            elif blames_version(code) or code == DEADLINE_EXCEEDED and is_running:
+                circuit.note(period, OUTCOME_FAILURE, self.now_us)
+            else:
+                circuit.note(period, OUTCOME_NEITHER, self.now_us)
+        except Exception as error:                            # who listens to the circuit failed; the caller still gets its answer
+            self.report(error)
+        self.stats.circuit_opened += circuit.n_opened - n_opened
+        return 0
+
+    cdef bint _goes_on(self, Request request, int64_t now_us) except -1:
+        """A first attempt's share of the deadline is over, and nobody can take it up: it has all the time that its caller gave."""
+        if request.final_deadline_us <= now_us or request.rescue is None or request.rescue.can_take(request, CAUSE_TIMEOUT):
+            return False
+        request.deadline_us, request.final_deadline_us = request.final_deadline_us, 0
+        self.timers.add(request, request.deadline_us)
+        return True
+
     cdef int _refuse_late(self, Request request, int64_t now_us, double needed_us) except -1:
+        if self._goes_on(request, now_us):
+            return 0
         left_us = request.deadline_us - now_us
         if left_us <= 0:
             waited_ms = (now_us - request.arrived_us) / 1000
@@ -452,6 +503,8 @@ cdef class Lane(Holder):
         self.now_us = now_us
         if request.state == REQUEST_QUEUED:
             return self._refuse_late(request, now_us, 0)
+        if self._goes_on(request, now_us):
+            return 0
         return self._settle(request, (DEADLINE_EXCEEDED, f"the deadline passed while {self.signature.describe()} was running"))
 
     cdef int on_cancelled(self, Request request) except -1:
@@ -506,6 +559,10 @@ cdef class Lane(Holder):
             "queue_us": self.stats.queue_us, "run_us": self.stats.run_us, "compute_us": self.stats.compute_us,
             "success_us": self.stats.success_us, "failure_us": self.stats.failure_us,
             "refused_rows": self.stats.refused_rows, "refused_bytes": self.stats.refused_bytes, "refused_late": self.stats.refused_late,
+            "refused_circuit": self.stats.refused_circuit,
+            "rescued": {name: self.stats.rescued[i] for i, name in enumerate(RESCUE_NAMES) if self.stats.rescued[i]},
+            "rescues_refused": self.stats.rescues_refused,
+            "circuit_opened": self.stats.circuit_opened, "circuit": self.circuit.statistics() if self.circuit is not None else None,
             "queued": self.n_queued, "running": self.n_running, "last_us": self.last_us,
             "batch_sizes": {rows: tuple(size) for rows, size in self.batch_sizes.items()},
             "histograms": {

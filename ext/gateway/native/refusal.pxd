@@ -11,7 +11,14 @@ cdef enum Code:
     UNIMPLEMENTED = 12
     INTERNAL = 13
     UNAVAILABLE = 14
+    DATA_LOSS = 15
 
 
 cdef enum:
     N_CODES = 17              # all of gRPC's
+
+
+cdef inline bint blames_version(int code) noexcept nogil:
+    """Whether an answer with this code, given by a run, is the version's fault. A deadline is when it passed during the run; refused
+    input is the caller's, and whatever was turned away before a run is nobody's."""
+    return code == INTERNAL or code == UNAVAILABLE or code == UNKNOWN or code == DATA_LOSS

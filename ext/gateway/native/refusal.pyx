@@ -11,3 +11,7 @@ class Refusal(Exception):
 
     def __str__(self):
         return self.text
+
+
+class CircuitOpen(Refusal):
+    """The version has failed too often and gets no requests now."""

@@ -22,6 +22,12 @@ cdef enum RequestState:
     REQUEST_DONE
 
 
+cdef enum Cause:              # why a request is rescued; bits
+    CAUSE_ERROR = 1           # the version failed on it
+    CAUSE_CIRCUIT_OPEN = 2    # the version gets no requests
+    CAUSE_TIMEOUT = 4         # its share of the deadline is over
+
+
 cdef enum:
     INLINE_TENSORS = 2        # inputs held inside the object; most models have one
     INLINE_WANTED = 4
@@ -37,8 +43,11 @@ cdef struct TensorRef:        # one input's bytes, in signature order
 
 
 cdef class Caller(Timed):     # who waits for the answer: a unary call, a message of a stream, a REST exchange
+    cdef bytes refused_id               # of what was refused before it was a Request; None: not known
     cdef int on_answer(self, Request request, Body answer) except -1
     cdef int on_failure(self, Request request, int code, str text) except -1
+    cdef bytes id_of(self, Request request)                  # what its failure is about; b"" for none
+    cdef int on_moved(self, Request request) except -1       # from now on this one is answered in place of the one it knew
 
 
 cdef class Holder:            # who holds the request while it waits: its lane
@@ -51,6 +60,8 @@ cdef class Watcher:           # hears how a request ended, after its caller did
 
 
 cdef class Rescue:            # may take over from a request that failed, before its caller hears of it
+    cdef int causes                     # Cause bits that it acts on
+    cdef bint can_take(self, Request request, int cause) except -1
     cdef bint take(self, Request request, int code, str text) except -1          # True: the caller is somebody else's now
 
 
@@ -70,12 +81,15 @@ cdef class Request(Timed):
     cdef int priority                   # 1 is the most urgent
     cdef int64_t arrived_us, started_us
     cdef int64_t deadline_us            # 0: none
+    cdef int64_t final_deadline_us      # the caller's, when deadline_us is only a first attempt's share of it; 0: deadline_us is all
+    cdef int64_t circuit_period         # with which the lane's circuit admitted it; 0: it has none
     cdef uint64_t timeout_us            # the `timeout` parameter; 0: not given
     cdef uint64_t priority_given        # the `priority` parameter; 0: not given
     cdef int64_t n_rows                 # 1 when the model has no batch dimension
     cdef int64_t n_rows_taken, n_rows_done      # of a request split over batches
     cdef bytes trace                    # traceparent, None: not given
     cdef list parameters                # headers that the deployment forwards, (name, value); None: none
+    cdef bytes answer_parameters        # ModelInferResponse.parameters, encoded; None: none
     cdef list parts                     # outputs of a split request: (first_row, arrays)
     cdef uint64_t shape_key             # hash of the inner dimensions; requests join only on equal keys and equal shapes
     cdef size_t nbytes                  # body and decoded contents: what the queue counts

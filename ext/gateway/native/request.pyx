@@ -23,6 +23,14 @@ cdef class Caller(Timed):
     cdef int on_failure(self, Request request, int code, str text) except -1:
         raise AssertionError("abstract")
 
+    cdef int on_moved(self, Request request) except -1:
+        raise AssertionError("abstract")
+
+    cdef bytes id_of(self, Request request):
+        if request is None:
+            return self.refused_id or b""
+        return <bytes>request.id.ptr[:request.id.len] if request.id.len else b""
+
 
 cdef class Holder:
     """Abstract: holds a queued request."""
@@ -44,12 +52,22 @@ cdef class Watcher:
 cdef class Rescue:
     """Abstract."""
 
+    cdef bint can_take(self, Request request, int cause) except -1:
+        raise AssertionError("abstract")
+
     cdef bint take(self, Request request, int code, str text) except -1:
         raise AssertionError("abstract")
 
 
 cdef str shape_text(const int64_t* dims, int n_dims):
     return "[" + ",".join([str(dims[axis]) for axis in range(n_dims)]) + "]"
+
+
+cdef object both_kinds(const WireInput* given, Signature signature):
+    """In Triton's words."""
+    return Refusal(
+        INVALID_ARGUMENT,
+        f"contents field must not be specified when using raw_input_contents for '{text_of(given.name)}' for model '{signature.model}'")
 
 
 cdef inline str text_of(Span span):
@@ -108,6 +126,9 @@ cdef class Request(Timed):
         memset(self.tensors, 0, signature.n_inputs * sizeof(TensorRef))
         self.n_tensors = signature.n_inputs
         if wire.n_raws and wire.n_raws != wire.n_inputs:
+            for position in range(wire.n_inputs):
+                if wire.inputs[position].has_contents:
+                    raise both_kinds(&wire.inputs[position], signature)
             raise Refusal(
                 INVALID_ARGUMENT,
                 f"raw_input_contents of {signature.describe()}: got {wire.n_raws} entries, expected {wire.n_inputs}, one for each input")
@@ -160,10 +181,7 @@ cdef class Request(Timed):
         if given.in_shared_memory:
             raise Refusal(UNIMPLEMENTED, f"{self._input(index)}: shared memory is not offered here, send raw_input_contents")
         if given.has_contents and raw != NULL:
-            raise Refusal(
-                INVALID_ARGUMENT,
-                f"contents field must not be specified when using raw_input_contents for '{text_of(given.name)}' for model "
-                f"'{self.signature.model}'")
+            raise both_kinds(given, self.signature)
         if raw != NULL:
             tensor.data = raw.ptr
             tensor.nbytes = raw.len

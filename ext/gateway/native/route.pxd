@@ -11,13 +11,14 @@ from gateway.native.arm cimport Arm
 from gateway.native.cursor cimport Span
 from gateway.native.lane cimport Lane
 from gateway.native.noted cimport Noted
+from gateway.native.rescue cimport Fallback
 
 
 cdef enum:
     SHARE_UNIT = 10000        # shares are counted in 1/10,000: 0.01 %
 
 
-cdef enum FallbackOn:         # bits
+cdef enum FallbackOn:         # bits, those of request.Cause
     FALLBACK_ERROR = 1        # the version failed, or does not serve
     FALLBACK_CIRCUIT = 2      # its circuit is open
     FALLBACK_TIMEOUT = 4      # its part of the deadline is over
@@ -64,6 +65,7 @@ cdef class Route:
     cdef readonly list shadows          # of ShadowSpec; None: none
     cdef readonly Target fallback       # None: none. Its arm is named fallback, its route is None
     cdef readonly int fallback_on       # FallbackOn bits
+    cdef readonly Fallback rescue       # what carries it out; None: no fallback, or it does not serve now
     cdef readonly int circuit_failures  # consecutive ones that open it; 0: no circuit
     cdef readonly int64_t circuit_open_us
     cdef readonly int circuit_probes

@@ -5,6 +5,7 @@ from libc.stdint cimport int64_t
 from gateway.native.arm cimport Arm
 from gateway.native.dice cimport roll
 from gateway.native.lane cimport Lane
+from gateway.native.rescue cimport Fallback
 from gateway.native.sticky cimport mix, share_of, sip_hash
 from gateway.native.cursor cimport Span
 
@@ -66,6 +67,8 @@ cdef class Route:
                  int circuit_failures=0, int64_t circuit_open_us=0, int circuit_probes=1):
         self.model, self.generation, self.shadows = model, generation, shadows or None
         self.fallback, self.fallback_on = fallback, fallback_on
+        if fallback is not None and fallback.lane is not None:
+            self.rescue = Fallback(fallback.lane, fallback_on, fallback.arm)
         self.circuit_failures, self.circuit_open_us, self.circuit_probes = circuit_failures, circuit_open_us, circuit_probes
 
 

@@ -110,7 +110,8 @@ cdef class RouteTable:
                 "(pinned: forbid); leave model_version empty")
         if name not in self.versions:
             known = ", ".join(sorted(self.versions)[:20]) or "none"
-            got = f"model_name: got '{name}'" if name else "model_name is empty"
+            # Triton's own words: its examples, and callers written after them, look for these.
+            got = f"Request for unknown model: '{name}' is not found" if name else "model_name is empty"
             return Refusal(NOT_FOUND, f"{got}, expected one of {known}")
         return Refusal(
             NOT_FOUND,

@@ -18,8 +18,14 @@ from gateway.serving.wording import quoted
 
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _BARE = re.compile(r"-?(NaN|Infinity|Inf|nan|inf)")
-_KINDS = {dict: "an object", list: "a list", str: "a string", bool: "true or false", int: "a whole number"}
-_GOT = {float: "a number with a fraction", type(None): "null", **_KINDS}
+_KINDS: dict[type, str] = {
+    dict: "an object",
+    list: "a list",
+    str: "a string",
+    bool: "true or false",
+    int: "a whole number",
+}
+_GOT: dict[type, str] = {float: "a number with a fraction", type(None): "null", **_KINDS}
 
 MAX_UINT64 = 2**64 - 1
 

@@ -52,6 +52,9 @@ cancel().
 class Infer:
     """The handler; `submit` is the hub's. `report(error)` takes failures for the log."""
 
+    is_infer = True
+    """What it refuses is counted as a request for its model."""
+
     def __init__(
         self,
         submit: Submit,
@@ -149,10 +152,12 @@ class Infer:
             request.fail(500, FAILED)
 
     def _respond(self, request: Request, wishes: Wishes, answer: Any) -> None:
-        model, version, request_id, tensors = decode_answer(answer)
+        model, version, request_id, tensors, parameters = decode_answer(answer)
         head: dict[str, Any] = {"model_name": model, "model_version": version}
         if request_id:
             head["id"] = request_id
+        if parameters:
+            head["parameters"] = parameters
         outputs: list[dict[str, Any]] = []
         head["outputs"] = outputs
         raws: list[memoryview] = []

@@ -128,10 +128,14 @@ class Request:
     def fail(self, status: int, text: str, headers: bytes = b"") -> None:
         """{"error": text}, and the request's id when it gave one, in its body or as X-Request-Id."""
         error = {"error": text if len(text) <= MAX_ERROR_CHARS else text[: MAX_ERROR_CHARS - 3] + "..."}
-        request_id = self.id[:MAX_ERROR_CHARS] or self.fields.get(b"x-request-id", b"").decode("latin-1")
-        if request_id:
-            error["id"] = request_id
+        if self.error_id:
+            error["id"] = self.error_id
         self.respond(orjson.dumps(error), status, JSON + headers if headers else JSON)
+
+    @property
+    def error_id(self) -> str:
+        """What the caller called it, in its body or in its headers; "" when it did not."""
+        return self.id[:MAX_ERROR_CHARS] or self.fields.get(b"x-request-id", b"")[:MAX_ERROR_CHARS].decode("latin-1")
 
     def refuse(self, error: GatewayError) -> None:
         self.fail(status_of(error), str(error), getattr(error, "headers", b""))
