@@ -4,7 +4,7 @@
 #   EXTRAS=gpu,demo     ONNX Runtime with CUDA instead of the CPU's  ARGS='...'   more flags for gateway, pytest or bench
 
 PYTHON ?= python3
-EXTRAS ?= cpu,demo
+EXTRAS ?= cpu,demo,plot,postgres,profile
 MODELS ?= models
 ARGS ?=
 BIN := .venv/bin

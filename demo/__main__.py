@@ -10,7 +10,7 @@ from pathlib import Path
 
 from demo import catalogue, folder
 
-PACKAGES = {"sklearn": "scikit-learn", "skl2onnx": "skl2onnx", "onnxruntime": "onnxruntime"}
+PACKAGES = {"sklearn": "scikit-learn", "skl2onnx": "skl2onnx", "onnxruntime": "onnxruntime", "pyarrow": "pyarrow"}
 
 
 def main() -> int:
@@ -26,7 +26,8 @@ def main() -> int:
     if arguments.unless_others and holds_others(root):
         return 0
     wanted = [(model, version) for model in catalogue.MODELS for version in model.versions]
-    if all(folder.is_complete(root / model.name / str(version.number)) for model, version in wanted):
+    folders = [root / model.name / str(version.number) for model, version in wanted]
+    if all(folder.is_complete(path) and (path / folder.PROFILE).is_file() for path in folders):
         return 0
     missing = [package for module, package in PACKAGES.items() if importlib.util.find_spec(module) is None]
     if missing:
@@ -45,18 +46,34 @@ def holds_others(root: Path) -> bool:
 
 
 def train(root: Path, model: catalogue.DemoModel, version: catalogue.DemoVersion) -> None:
-    from demo.export import export_version  # brings in scikit-learn
-
     target = root / model.name / str(version.number)
-    if folder.is_complete(target):
-        return
     about = root / model.name / "model.yaml"
     if not about.exists():  # a person may have edited it
-        folder.write_text(about, f"# Owner: the gateway's demo. {model.about}\nbackend: onnx\n")
+        folder.write_file(about, model_yaml(model).encode())
+    if folder.is_complete(target) and (target / folder.PROFILE).is_file():
+        return
     print(f"{model.name}/{version.number}: {version.about}", end=" ", flush=True)
     start = time.monotonic()
-    quality = folder.write_version(target, lambda partial: export_version(model, version, partial))
-    print(f"... {quality.right} of {quality.rows} unseen rows right, {time.monotonic() - start:.1f} s", flush=True)
+    done = "profile"
+    if not folder.is_complete(target):
+        from demo.export import export_version  # brings in scikit-learn
+
+        quality = folder.write_version(target, lambda partial: export_version(model, version, partial))
+        done = f"{quality.right} of {quality.rows} unseen rows right"
+    from demo.baseline import profile
+
+    folder.write_file(target / folder.PROFILE, profile(root, model.name, version.number))
+    print(f"... {done}, {time.monotonic() - start:.1f} s", flush=True)
+
+
+def model_yaml(model: catalogue.DemoModel) -> str:
+    lines = [f"# Owner: the gateway's demo. {model.about}", "backend: onnx"]
+    if model.names:
+        lines += ["monitoring:", "  tensors:"]
+        for tensor, names in model.names().items():
+            listed = "\n".join(f"        - {name}" for name in names)
+            lines.append(f"    {tensor}:\n      names:  # of the values of a row, in order\n{listed}")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ class DemoModel:
     about: str
     table: Callable[[], tables.Table]
     versions: tuple[DemoVersion, ...]
+    names: Callable[[], dict[str, list[str]]] | None = None
+    """What the values of an input's row are called, where an input has several."""
 
 
 def _logistic_regression() -> Any:
@@ -87,6 +89,7 @@ MODELS = (
             DemoVersion(1, "logistic regression", _logistic_regression),
             DemoVersion(2, "gradient-boosted trees", _boosted_trees),
         ),
+        tables.breast_cancer_names,
     ),
     DemoModel(
         "digits",

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TypeVar
 
 FILES = ("model.onnx", "golden.npz", "reference.npz")
+PROFILE = "profile.json"
+"""Made from the others; where it alone is missing, they stay."""
 
 Result = TypeVar("Result")
 
@@ -34,11 +36,11 @@ def write_version(folder: Path, write: Callable[[Path], Result]) -> Result:
     return result
 
 
-def write_text(path: Path, text: str) -> None:
+def write_file(path: Path, content: bytes) -> None:
     """The same for one small file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
+    partial.write_bytes(content)
     partial.replace(path)
 
 

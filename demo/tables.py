@@ -38,6 +38,12 @@ def breast_cancer() -> Table:
     return Table({"input": data.data.astype(np.float32)}, data.target.astype(np.int64))
 
 
+def breast_cancer_names() -> dict[str, list[str]]:
+    from sklearn.datasets import load_breast_cancer
+
+    return {"input": [str(name) for name in load_breast_cancer().feature_names]}
+
+
 def digits() -> Table:
     from sklearn.datasets import load_digits
 

@@ -7,8 +7,13 @@ from __future__ import annotations
 
 import typer
 
+from gateway.cli import audit, drift, model, route, shadow
+from gateway.cli.bench import bench
+from gateway.cli.control import control
 from gateway.cli.predict import predict
+from gateway.cli.profile import app as profile_app
 from gateway.cli.serve import serve
+from gateway.cli.status import status
 from gateway.cli.worker import worker
 
 app = typer.Typer(
@@ -21,7 +26,16 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(predict)
-app.command(hidden=True)(worker)
+app.command()(bench)
+app.command()(status)
+app.add_typer(model.app)
+app.add_typer(route.app)
+app.add_typer(shadow.app)
+app.add_typer(drift.app)
+app.add_typer(audit.app)
+app.command()(control)
+app.command()(worker)
+app.add_typer(profile_app, name="profile")
 
 
 def _version(wanted: bool) -> None:

@@ -16,7 +16,20 @@ def serve(
         typer.Option(metavar="DIR", help="Model repository: DIR/<model>/<version>/model.onnx.", show_default=False),
     ] = None,
     state: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder for what must outlive the server.", show_default=False)
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Folder for what must outlive the server: routes, audit log.", show_default=False
+        ),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="GATEWAY_STORE",
+            show_envvar=False,
+            help="Database for that instead of the file in --state: postgresql://... (or in $GATEWAY_STORE).",
+            show_default=False,
+        ),
     ] = None,
     host: Annotated[
         str | None,
@@ -102,14 +115,15 @@ def serve(
     now.
     """
     from gateway.config.deployment import load_deployment
-    from gateway.control import server as control
     from gateway.errors import GatewayError
     from gateway.observability import logs
     from gateway.serving import supervisor
+    from gateway.serving.controlprocess import control_command
 
     flags = {
         "models": models,
         "state": state,
+        "store": store,
         "host": host,
         "port": port,
         "grpc_port": grpc_port,
@@ -129,7 +143,7 @@ def serve(
     logs.setup(deployment.log_format)
     with reported(config_error_code=REFUSED):  # by now it is the machine that says no: a port is taken
         try:
-            code = supervisor.run(deployment, control=control.serving)
+            code = supervisor.run(deployment, control=control_command)
         except GatewayError as error:
             if deployment.log_format == "console":
                 raise

@@ -14,14 +14,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from gateway.config.alerts import DriftOptions, Webhooks
 from gateway.config.files import error_lines, load_yaml, read_mapping
 from gateway.config.limits import Limits
+from gateway.config.shadows import Shadowing
 from gateway.config.units import expected, parse_duration_us, parse_every
 from gateway.errors import ConfigError
 
 FLAGS = {
     "models": "--models",
     "state": "--state",
+    "store": "--store",
     "host": "--host",
     "port": "--port",
     "grpc_port": "--grpc-port",
@@ -41,6 +44,12 @@ MAX_WORKERS = 256
 """One per core of a large machine; above it the number is a typing error, and each costs a process with its models."""
 
 _PATHS = ("models", "state", "tls_cert", "tls_key")
+
+STORE_FILE = "gateway.db"
+"""In the state folder."""
+STORE_VARIABLE = "GATEWAY_STORE"
+"""In the environment: the store's URL, which may hold a password and is nothing for a command line."""
+STORE_SCHEMES = ("sqlite", "postgresql")
 
 
 def _seconds(value: Any) -> float:
@@ -79,7 +88,9 @@ class DeploymentFile(BaseModel):
     models: Path | None = None
     """Model repository: DIR/<model>/<version>/model.onnx."""
     state: Path | None = None
-    """Where the gateway keeps what must outlive it."""
+    """Where the gateway keeps what must outlive it: routes, versions, the audit log."""
+    store: Annotated[str | None, Field(min_length=1, repr=False)] = None
+    """URL of a database to keep that in instead of the file in `state`; it may hold a password."""
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Port = 8000
     grpc_port: Port = 8001
@@ -96,7 +107,12 @@ class DeploymentFile(BaseModel):
     """Every Nth request gets a line in the log; 0: none does. Written as N or as a fraction."""
     forward_headers: Annotated[str, AfterValidator(_pattern)] = ""
     """Regular expression of whole header names, lower case: those become parameters of the request. Empty: none."""
+    drift: DriftOptions = DriftOptions()
+    """When a change of what models see and say is worth a page."""
+    webhooks: Webhooks = ()
+    """Who is told."""
     limits: Limits = Limits()
+    shadows: Shadowing = Shadowing()
 
 
 class Deployment(DeploymentFile):
@@ -108,9 +124,21 @@ class Deployment(DeploymentFile):
         """Refuse what cannot work, before any process is started. ConfigError has one line per fault, naming flag and
         cure.
         """
-        faults = [*_models_faults(self.models), *_port_faults(self), *_tls_faults(self.tls_cert, self.tls_key)]
+        faults = [
+            *_models_faults(self.models),
+            *_state_faults(self.state),
+            *_store_faults(self.store),
+            *_port_faults(self),
+            *_tls_faults(self.tls_cert, self.tls_key),
+        ]
         if faults:
             raise ConfigError("\n".join(faults))
+
+    def store_url(self) -> str | None:
+        """Where routes are kept; None: nowhere."""
+        if self.store is not None:
+            return self.store
+        return None if self.state is None else f"sqlite:///{self.state.absolute()}/{STORE_FILE}"
 
 
 class WorkerOptions(Deployment):
@@ -133,6 +161,21 @@ class WorkerOptions(Deployment):
     """Read end of a pipe with JSON lines from the supervisor; None when started by hand."""
     scratch: Path | None = None
     """Private folder for overrides of models, shared by all workers; None without model_control."""
+    routes_folder: Path | None = None
+    """Where the last routes are kept, for a worker that starts without the store; shared by all workers."""
+
+
+class ControlOptions(Deployment):
+    """What the control process is started with, as JSON; `state` and `store` say where the workers are met."""
+
+    is_ephemeral: bool = False
+    """Nothing that is kept outlives this run."""
+    listen_fd: int | None = None
+    """The bound socket of the control port; None: bind it."""
+    link_fd: int | None = None
+    """A socket of JSON lines to the supervisor, which knows what its workers counted; None when started by hand."""
+    lifeline_fd: int | None = None
+    """As a worker's."""
 
 
 def load_deployment(config: Path | None, flags: Mapping[str, Any]) -> Deployment:
@@ -146,6 +189,9 @@ def load_deployment(config: Path | None, flags: Mapping[str, Any]) -> Deployment
         for name in _PATHS:
             if merged.get(name) is not None:
                 merged[name] = config.parent / Path(merged[name]).expanduser()
+        for webhook in merged.get("webhooks", ()):
+            if webhook.get("secret_file") is not None:
+                webhook["secret_file"] = config.parent / Path(webhook["secret_file"]).expanduser()
     merged |= {name: value for name, value in flags.items() if value is not None}
     if merged.get("models") is None:
         raise ConfigError(
@@ -171,6 +217,27 @@ def _models_faults(models: Path) -> list[str]:
     if not os.access(models, os.R_OK | os.X_OK):
         return [f"--models {models}: permission denied; make it readable for this user, or {cure}"]
     return []
+
+
+def _state_faults(state: Path | None) -> list[str]:
+    if state is None:
+        return []
+    cure = "name a folder that this user may write to; it is made when it is missing"
+    if state.exists() and not state.is_dir():
+        return [f"--state {state}: is a file, expected a folder; {cure}"]
+    nearest = next(folder for folder in (state, *state.absolute().parents) if folder.exists())
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        return [f"--state {state}: permission denied in {nearest}; {cure}"]
+    return []
+
+
+def _store_faults(store: str | None) -> list[str]:
+    scheme, colon, _ = (store or "").partition(":")
+    if store is None or (colon and scheme.partition("+")[0] in STORE_SCHEMES):
+        return []
+    known = "sqlite:///FOLDER/gateway.db or postgresql://USER@HOST/DATABASE"
+    shown = f'"{scheme}:..."' if colon else "no URL"
+    return [f"--store: got {shown}, expected {known}"]
 
 
 def _port_faults(deployment: Deployment) -> list[str]:

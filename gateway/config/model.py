@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from gateway.config.files import load_yaml
+from gateway.config.monitoring import Monitoring
 from gateway.config.units import (
     MAX_DURATION_US,
     DurationUs,
@@ -210,6 +211,7 @@ class ModelConfig(_Section):
     backend: Literal["onnx"] = "onnx"
     batching: Batching = Field(default_factory=Batching)
     onnx: Onnx = Field(default_factory=Onnx)
+    monitoring: Monitoring = Field(default_factory=Monitoring)
 
 
 def load_model_config(folder: Path) -> ModelConfig:

@@ -1,4 +1,4 @@
-"""The control plane's HTTP interface: metrics, and its own description."""
+"""The control plane's HTTP interface: models, routes, workers, audit log, metrics, and its own description."""
 
 from __future__ import annotations
 
@@ -8,11 +8,21 @@ from importlib.metadata import version as package_version
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 
+from gateway.control import problems
+from gateway.control.api import audit, captures, drift, models, routes, shadows, workers
+from gateway.control.plane import Plane
 from gateway.observability.aggregate import Aggregate
 from gateway.observability.metrics import render
 
 HELP = """\
 gateway control plane
+  /v1/status      whether all is well, and what is not
+  /v1/models      models and their versions
+  /v1/routes      who answers: read, replace, history, roll back
+  /v1/shadows     what shadows answered, beside what callers got
+  /v1/workers     who serves
+  /v1/drift       how far traffic is from the profiles; /v1/alarms: what was found
+  /v1/audit       who changed what
   /metrics        what all workers counted, for Prometheus
   /docs           this interface, to read and try
   /openapi.json   the same for programs
@@ -20,14 +30,16 @@ Models are served on the other ports.
 """
 
 
-def create_app(aggregate: Aggregate) -> FastAPI:
-    """`aggregate` is read on the loop that serves the app."""
+def create_app(plane: Plane) -> FastAPI:
     app = FastAPI(
         title="gateway control plane",
         version=package_version("gateway"),
         description="What operators and their tools ask. Models are served on the other ports.",
         redoc_url=None,
+        strict_content_type=False,  # what comes is read as JSON, whatever `curl -d` calls it
     )
+    app.state.plane = plane
+    problems.install(app)
 
     @app.get("/", response_class=PlainTextResponse, summary="Where to look")
     async def root() -> str:
@@ -39,9 +51,14 @@ def create_app(aggregate: Aggregate) -> FastAPI:
         summary="Metrics of all workers, in Prometheus' text format or in OpenMetrics",
     )
     async def metrics(request: Request) -> Response:
-        totals = aggregate.totals()
-        # In a thread: with a thousand versions it is a second's work, and this loop looks after the workers too.
-        body, content_type = await asyncio.to_thread(render, totals, request.headers.get("accept", ""))
+        totals = await plane.totals()
+        if totals is None:  # nobody's supervisor: there are no workers whose counters come here
+            totals = Aggregate(0).totals()
+        # In a thread: with a thousand versions it is a second's work.
+        accept = request.headers.get("accept", "")
+        body, content_type = await asyncio.to_thread(lambda: render(totals, accept, plane.drift_families()))
         return Response(body, media_type=content_type)
 
+    for part in (models, routes, shadows, workers, audit, drift, captures):
+        app.include_router(part.router)
     return app

@@ -5,6 +5,7 @@ import numpy as np
 
 from gateway.native.batch import Batch
 from gateway.native.circuit import Circuit
+from gateway.native.monitor import Monitor
 from gateway.native.request import Holder
 from gateway.native.sampler import Sampler
 from gateway.native.signature import Signature
@@ -27,11 +28,20 @@ def decide_release(
 ) -> tuple[Literal["wait", "full", "idle", "delay", "deadline"], int | None]: ...
 
 @final
+class Occupancy:
+    n_cores: int
+
+    def __init__(self, n_cores: int = 1) -> None: ...
+    @property
+    def n_batches(self) -> int: ...
+
+@final
 class LaneAlarm(Timed): ...
 
 @final
 class Lane(Holder):
     circuit: Circuit | None
+    monitor: Monitor | None
 
     def __init__(
         self,
@@ -55,6 +65,9 @@ class Lane(Holder):
         inline_below_us: int = 100,
         counts_cpu: bool = False,
         sampler: Sampler | None = None,
+        occupancy: Occupancy | None = None,
+        twin: Lane | None = None,
+        is_background: bool = False,
     ) -> None: ...
     @property
     def signature(self) -> Signature: ...
@@ -91,6 +104,9 @@ class Lane(Holder):
     @property
     def n_running(self) -> int: ...
     @property
+    def twin(self) -> Lane | None: ...
+    @property
+    def is_background(self) -> bool: ...
     def n_open(self) -> int: ...
     @property
     def runner(self) -> _Run | None: ...

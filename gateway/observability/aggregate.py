@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from gateway.observability import logs
-from gateway.observability.snapshot import HubCounters, HubNow, LaneCounters, Snapshot, added, decode
+from gateway.observability.snapshot import HubCounters, HubNow, LaneCounters, Snapshot, StoreNow, added, decode
 
 MAX_VERSIONS = 1000
 """With metrics of their own: each costs some 150 series. Versions that come later share one, named OTHER."""
@@ -39,6 +39,7 @@ class WorkerStatus:
     report_age_s: float | None
     """Since its last snapshot; None before the first."""
     resident_bytes: int
+    store: StoreNow | None = None
 
 
 @dataclass(slots=True)
@@ -164,6 +165,7 @@ class Aggregate:
             restarts=max(0, place.n_lives - 1),
             report_age_s=current.age_s() if current else None,
             resident_bytes=resident_bytes,
+            store=current.snapshot.store if current and current.snapshot else None,
         )
 
     def _lanes(self, snapshots: Iterable[Snapshot], base: dict[Key, LaneCounters]) -> dict[Key, LaneCounters]:

@@ -34,10 +34,10 @@ DURATION_BOUNDS = [str(bound / 1e6) for bound in DURATION_BOUNDS_US]
 _ROWS_BOUNDS = [str(bound) for bound in ROWS_BOUNDS]
 
 
-def render(totals: Totals, accept: str = "") -> tuple[bytes, str]:
-    """Body and content type for an Accept header."""
+def render(totals: Totals, accept: str = "", more: Iterable[Metric] = ()) -> tuple[bytes, str]:
+    """Body and content type for an Accept header. `more`: families from elsewhere."""
     encode, content_type = choose_encoder(accept)
-    body = encode(Families(totals))
+    body = encode(Families(totals, more))
     if content_type.startswith("text/plain"):
         body = triton.as_counters(body)
     return body, content_type
@@ -46,16 +46,18 @@ def render(totals: Totals, accept: str = "") -> tuple[bytes, str]:
 class Families(Collector):
     """Totals in the shape that prometheus-client encodes."""
 
-    def __init__(self, totals: Totals) -> None:
-        self._totals = totals
+    def __init__(self, totals: Totals, more: Iterable[Metric] = ()) -> None:
+        self._totals, self._more = totals, tuple(more)
 
     def collect(self) -> Iterator[Metric]:
         yield from _requests(self._totals)
         yield from _batches(self._totals.lanes)
+        yield from _shadows(self._totals.lanes)
         yield from _rescues(self._totals)
         yield from _traffic(self._totals)
         yield from _workers(self._totals)
         yield from triton.families(self._totals)
+        yield from self._more
 
 
 def _requests(totals: Totals) -> Iterator[Metric]:
@@ -141,6 +143,28 @@ def _batches(lanes: Mapping[Key, LaneCounters]) -> Iterator[Metric]:
     yield inline
 
 
+def _shadows(lanes: Mapping[Key, LaneCounters]) -> Iterator[Metric]:
+    drawn = CounterMetricFamily("gateway_shadow_requests", "Requests that a shadow was to get, too.", labels=_VERSION)
+    dropped = CounterMetricFamily(
+        "gateway_shadow_dropped", "Of those, the ones that no pair of answers came of.", labels=(*_VERSION, "reason")
+    )
+    compared = CounterMetricFamily("gateway_shadow_compared", "Pairs of answers compared.", labels=_VERSION)
+    disagreed = CounterMetricFamily(
+        "gateway_shadow_disagreed", "Pairs of answers that differ by more than the tolerance.", labels=_VERSION
+    )
+    failed = CounterMetricFamily(
+        "gateway_shadow_failures", "Requests that the shadow failed on and the primary answered.", labels=_VERSION
+    )
+    for key, counters in lanes.items():
+        if shadow := counters.shadow:
+            drawn.add_metric(key, shadow.drawn)
+            _add_each(dropped, key, shadow.dropped)
+            compared.add_metric(key, shadow.compared)
+            disagreed.add_metric(key, shadow.disagreed)
+            failed.add_metric(key, shadow.failed)
+    yield from (drawn, dropped, compared, disagreed, failed)
+
+
 def _rescues(totals: Totals) -> Iterator[Metric]:
     state = GaugeMetricFamily(
         "gateway_circuit_state", "Workers in which the version's circuit is in this state.", labels=(*_VERSION, "state")
@@ -197,8 +221,17 @@ def _workers(totals: Totals) -> Iterator[Metric]:
     memory = GaugeMetricFamily(
         "gateway_worker_resident_memory_bytes", "Resident memory of the worker.", labels=["worker"]
     )
+    store = GaugeMetricFamily(
+        "gateway_store_up", "1: the worker reaches the store; 0: it serves by the last routes.", labels=["worker"]
+    )
+    revision = GaugeMetricFamily(
+        "gateway_route_revision", "Of the routes that are in force in the worker.", labels=["worker"]
+    )
     for status in totals.workers:
         name = [str(status.worker)]
+        if status.store:
+            store.add_metric(name, int(status.store.is_up))
+            revision.add_metric(name, status.store.revision)
         up.add_metric(name, int(status.is_up))
         restarts.add_metric(name, status.restarts)
         if status.report_age_s is not None:
@@ -209,6 +242,8 @@ def _workers(totals: Totals) -> Iterator[Metric]:
     yield restarts
     yield age
     yield memory
+    yield store
+    yield revision
     yield CounterMetricFamily(
         "gateway_worker_cpu_seconds", "Processor time of all workers, user and system.", value=totals.hub.cpu_us / 1e6
     )

@@ -21,6 +21,7 @@ def banner(
     versions: Mapping[tuple[str, str], VersionStatus],
     seconds: float,
     has_control: bool = False,
+    is_ephemeral: bool = False,
 ) -> str:
     """Text of several lines, ending in a newline. `versions` by (model, version); `deployment` with the real ports."""
     n_ready = sum(status.state == "READY" for status in versions.values())
@@ -43,6 +44,8 @@ def banner(
         f"  {scheme}: {address(deployment.host, deployment.grpc_port)} ({FLAGS['grpc_port']}), "
         f"{address(deployment.host, deployment.port)} ({FLAGS['port']})",
         *([f"  Metrics: http://{control}/metrics ({FLAGS['control_port']})"] if has_control else []),
+        *([f"  Control: http://{control}/docs"] if has_control else []),
+        *([f"  Routes and the audit log are not kept: give {FLAGS['state']} DIR to keep them"] if is_ephemeral else []),
         f"  Ctrl-C stops it, after at most {deployment.drain_s:g} s for requests in flight ({FLAGS['drain_s']})",
     ]
     return "\n".join(lines) + "\n"

@@ -69,6 +69,7 @@ class Catalog:
         self._startup: set[ServedVersion] = set()  # added before `started`, not settled yet
         self._started = False
         self._draining = False
+        self._held_back = ""
         self.defaults: dict[str, str] = {}
         """By model, the version that its route names first; the routing keeps it."""
 
@@ -129,6 +130,17 @@ class Catalog:
         self._draining = value
         self._changed()
 
+    @property
+    def held_back(self) -> str:
+        """Why this worker should get no traffic although it could serve; empty: nothing is wrong."""
+        return self._held_back
+
+    @held_back.setter
+    def held_back(self, reason: str) -> None:
+        if reason != self._held_back:
+            self._held_back = reason
+            self._changed()
+
     # --- questions
 
     @property
@@ -140,11 +152,12 @@ class Catalog:
 
     @property
     def ready(self) -> bool:
-        """Started, not draining, every startup version settled, one version READY.
+        """Started, not draining, not held back, every startup version settled, one version READY.
 
         A version that failed does not keep the server un-ready, and neither does one that is loaded later.
         """
-        return self._started and not self._draining and not self._startup and any(map(self.has_ready, self._models))
+        may = self._started and not self._draining and not self._startup and not self._held_back
+        return may and any(map(self.has_ready, self._models))
 
     def models(self) -> list[str]:
         """Names, sorted."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.backends.base import Backend
@@ -13,6 +13,7 @@ from gateway.config.model import ModelConfig
 from gateway.native.batch import Batch
 from gateway.native.lane import Lane
 from gateway.serving.catalog import ServedVersion
+from gateway.serving.monitors import Watch
 
 Fingerprint = tuple[tuple[str, int, int, int], ...]
 
@@ -24,6 +25,8 @@ class Source:
     path: Path
     config: ModelConfig
     fingerprint: Fingerprint
+    watch: Watch | None = field(default=None, compare=False)
+    """How its values are watched; known once it is open."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +38,14 @@ class Held:
     backend: Backend
     policy: LanePolicy
     source: Source
+    background: Executor[Batch]
+    """Runs shadow work, from the lane's twin."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Nobody waits for an answer, and no shadow runs."""
+        twin = self.lane.twin
+        return self.lane.is_idle and (twin is None or twin.is_idle)
 
 
 Holdings = dict[ServedVersion, Held]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,13 +28,16 @@ from gateway.native import signature as native_signature
 from gateway.native.connection import Hub
 from gateway.native.lane import Lane
 from gateway.observability import logs
-from gateway.registry.repository import ModelFolder
+from gateway.registry.repository import ModelFolder, find
 from gateway.serving import override
+from gateway.serving.captures import Captures, Tap
 from gateway.serving.catalog import Catalog, ServedVersion, State
 from gateway.serving.faults import FaultLog
 from gateway.serving.held import Held, Holdings, Source, fingerprint
 from gateway.serving.modelconfig import to_triton
+from gateway.serving.monitors import Monitors, Watch
 from gateway.serving.routing import Routing
+from gateway.serving.shadows import twin
 from gateway.serving.wording import listed, quoted
 
 RETIRE_POLL_S = 0.005
@@ -59,12 +62,17 @@ class Loader:
         models: Path,
         holdings: Holdings | None = None,
         routing: Routing | None = None,
+        monitors: Monitors | None = None,
+        captures: Captures | None = None,
     ) -> None:
         self._catalog, self._hub, self._workers = catalog, hub, workers
         self._routing = routing or Routing(partial(setattr, hub, "routes"), catalog.defaults)
+        self._monitors = monitors
+        self._captures = captures
         self._on_settled = on_settled
         self._models = models
         self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        hub.occupancy.n_cores = max(1, self._cores // workers)
         self._at_once = asyncio.Semaphore(max(1, self._cores // workers))
         self._holdings: Holdings = {} if holdings is None else holdings
         self._retiring: dict[Held, asyncio.Task[None]] = {}
@@ -75,9 +83,15 @@ class Loader:
 
     # --- at start
 
-    async def load_all(self, folders: Iterable[ModelFolder], control: Mapping[str, Path | None] | None = None) -> None:
+    async def load_all(
+        self,
+        folders: Iterable[ModelFolder],
+        control: Mapping[str, Path | None] | None = None,
+        unwanted: Collection[tuple[str, str]] = (),
+    ) -> None:
         """Every version of every model, a few at a time; returns when all are settled. `control` by model is what was
-        asked before this worker started: the folder of an override, None for unloaded.
+        asked before this worker started: the folder of an override, None for unloaded. Of `unwanted` (model, version)
+        nothing is loaded.
         """
         control = control or {}
         by_name = {folder.name: folder for folder in folders}
@@ -88,10 +102,10 @@ class Loader:
         for _, folder in sorted(by_name.items()):
             for version in folder.versions:
                 entry = self._catalog.add(folder.name, str(version.number))
-                if control.get(folder.name, version.path) is None:
+                if control.get(folder.name, version.path) is None or (entry.model, entry.version) in unwanted:
                     self._catalog.move(entry, State.UNAVAILABLE, UNLOADED)
                 else:
-                    work.append(self._load_at_start(entry, folder, version.path))
+                    work.append(self._load_one(entry, folder, version.path))
         self._publish()
         await asyncio.gather(*work)
         self._is_started.set()
@@ -104,7 +118,7 @@ class Loader:
                 self._log.error("override cannot be repeated", model=model, error=str(error))
             return replace(folder or ModelFolder(model, wish, None, None, ()), config=None, error=str(error))
 
-    async def _load_at_start(self, entry: ServedVersion, folder: ModelFolder, path: Path) -> None:
+    async def _load_one(self, entry: ServedVersion, folder: ModelFolder, path: Path) -> None:
         began_s = time.monotonic()
         try:
             if folder.config is None:
@@ -188,6 +202,47 @@ class Loader:
                 seconds = round(time.monotonic() - began_s, 3)
                 versions = [entry.version for entry in going]
                 self._log.info("model unloaded", model=model, versions=versions, seconds=seconds)
+
+    async def load_version(self, model: str, version: str) -> None:
+        """Serve one version as it lies in the repository; the model's others are left alone. Nothing happens to one
+        that serves. NotFound: no such folder. LoadError: why it does not serve, as the catalog says it too.
+        """
+        await self._is_started.wait()
+        async with self._lock(model):
+            self._refuse_when_draining()
+            entry = next((each for each in self._catalog.versions(model) if each.version == version), None)
+            if entry and entry.is_ready:
+                return
+            began_s = time.monotonic()
+            folder = await asyncio.to_thread(find, self._models, model)
+            path = next((each.path for each in folder.versions if str(each.number) == version), None)
+            if path is None:
+                there = listed(str(each.number) for each in folder.versions) or "none"
+                raise NotFound(f"model {quoted(model)}: no folder of version {version} in {folder.path}; there {there}")
+            if entry is None:
+                entry = self._catalog.add(model, version)
+            else:
+                self._catalog.move(entry, State.LOADING)
+            self._publish()
+            await self._load_one(entry, folder, path)
+            seconds = round(time.monotonic() - began_s, 3)
+            if not entry.is_ready:
+                raise LoadError(entry.reason)
+            self._log.info("version loaded", model=model, version=version, seconds=seconds)
+
+    async def unload_version(self, model: str, version: str) -> None:
+        """Take one version out of service; returns when its requests are answered and its memory is given back.
+        Nothing happens when it does not serve.
+        """
+        await self._is_started.wait()
+        async with self._lock(model):
+            self._refuse_when_draining()
+            going = [each for each in self._catalog.versions(model) if each.version == version and each.is_ready]
+            leaving = self._withdraw(going)
+            self._publish()
+            await self._finish(going, leaving)
+            if going:
+                self._log.info("version unloaded", model=model, version=version)
 
     def _lock(self, model: str) -> asyncio.Lock:
         return self._locks.setdefault(model, asyncio.Lock())  # gone with the last who holds it or waits for it
@@ -278,21 +333,31 @@ class Loader:
         """A lane for it; `_publish` makes it known."""
         loop = asyncio.get_running_loop()
         policy = self._policy(backend, source.config)
-        executor = Executor(f"{entry.model}/{entry.version}", backend.run, policy.instances, loop, self._hub.completed)
+        run = Tap(backend.run)
+        executor = Executor(f"{entry.model}/{entry.version}", run, policy.instances, loop, self._hub.completed)
         faults = FaultLog(loop, model=entry.model, version=entry.version)
+        signature = _native(entry, backend.signature)
+        shadow_lane, background = twin(self._hub, signature, backend, policy, faults.add)
         lane = Lane(
-            _native(entry, backend.signature),
-            backend.run,
+            signature,
+            run,
             executor.submit,
             faults.add,
             self._hub.timers,
             self._hub.pending,
             **policy.as_arguments(),
             sampler=self._hub.sampler,
+            occupancy=self._hub.occupancy,
+            twin=shadow_lane,
         )
         for rows, cost_us in backend.costs_us:
             lane.learn(rows, cost_us)
-        self._holdings[entry] = Held(lane, executor, backend, policy, source)
+        if self._monitors and source.watch:
+            self._monitors.attach(entry.model, entry.version, lane, source.watch)
+            shadow_lane.monitor = lane.monitor
+        if self._captures:
+            self._captures.attach(entry.model, entry.version, backend.signature, run)
+        self._holdings[entry] = Held(lane, executor, backend, policy, source, background)
         self._catalog.move(entry, State.READY, signature=backend.signature, platform=backend.platform)
 
     def _publish(self) -> None:
@@ -329,9 +394,10 @@ class Loader:
 
     async def _see_out(self, held: Held) -> None:
         try:
-            while not held.lane.is_idle:  # noqa: ASYNC110 - the last answer leaves from native code, which tells nobody
+            while not held.is_idle:  # noqa: ASYNC110 - the last answer leaves from native code, which tells nobody
                 await asyncio.sleep(RETIRE_POLL_S)
             held.executor.close()
+            held.background.close()
             held.lane.release()
             await asyncio.to_thread(held.backend.close)
         except Exception:
@@ -360,13 +426,19 @@ class Loader:
         for held in (*self._holdings.values(), *self._retiring):
             held.lane.close()
             held.executor.close()
+            held.background.close()
 
 
 def _open(path: Path, config: ModelConfig, threads: int, model: str, version: str) -> tuple[Backend, Source]:
     source = Source(path, config, fingerprint(path))  # first: what changes during the load is found by the next one
     backend = onnx.load(path, config, threads, model=model, version=version)
     backend.warm_up()
+    if config.monitoring.enabled:
+        source = replace(source, watch=Watch.of(path, backend.signature, model, version))
     return backend, source
+    if not config.monitoring.enabled:
+        return backend, source
+    return backend, replace(source, watch=Watch.of(path, backend.signature, model, version))
 
 
 def _native(entry: ServedVersion, signature: Signature) -> native_signature.Signature:

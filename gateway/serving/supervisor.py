@@ -12,28 +12,24 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
 import gateway
-from gateway.config.deployment import FLAGS, Deployment, WorkerOptions
-from gateway.errors import Code, GatewayError
+from gateway.config.deployment import FLAGS, STORE_VARIABLE, ControlOptions, Deployment, WorkerOptions
+from gateway.errors import Code, ConfigError, GatewayError
 from gateway.observability import logs
 from gateway.observability.aggregate import Aggregate, Incarnation
+from gateway.serving.backoff import Backoff
 from gateway.serving.banner import VersionStatus, banner
+from gateway.serving.controlprocess import ControlCommand, ControlProcess
 from gateway.serving.ports import reserve
 from gateway.serving.relay import Relay
 from gateway.serving.workerprocess import Command, WorkerProcess, exit_text
 
-BACKOFF_FIRST_S = 0.1
-BACKOFF_MAX_S = 10.0
-HEALTHY_AFTER_S = 30.0
-"""A worker that served this long and died is a new incident, not the old one again."""
 MAX_START_DEATHS = 5
 """At start, in a row and before it was ever ready: then it is the configuration, and a person is waiting for the
 answer.
@@ -43,28 +39,10 @@ DRAIN_GRACE_S = 5.0
 _KILL_PATIENCE_S = 5.0  # SIGKILL works at once, except on a process stuck in the kernel
 
 
-Control = Callable[[socket.socket, Aggregate], contextlib.AbstractAsyncContextManager[None]]
-"""Runs a control plane on a bound socket for as long as its context is open."""
-
-
 class StartFailed(GatewayError):
     """The workers do not come up; the text carries the last one's error."""
 
     code = Code.FAILED_PRECONDITION
-
-
-class Backoff:
-    """Pause before each restart: 0.1 s, doubling to 10 s, from the beginning again after 30 s of health."""
-
-    def __init__(self) -> None:
-        self._next_s = BACKOFF_FIRST_S
-
-    def pause_s(self, healthy_s: float) -> float:
-        """`healthy_s`: how long it was ready before it died."""
-        if healthy_s >= HEALTHY_AFTER_S:
-            self._next_s = BACKOFF_FIRST_S
-        pause_s, self._next_s = self._next_s, min(self._next_s * 2, BACKOFF_MAX_S)
-        return pause_s
 
 
 @dataclass(slots=True, eq=False)
@@ -93,9 +71,9 @@ def worker_command(options: WorkerOptions) -> list[str]:
     return [sys.executable, *isolation, "-m", "gateway", "worker", "--options", options.model_dump_json()]
 
 
-def run(deployment: Deployment, command: Command = worker_command, control: Control | None = None) -> int:
+def run(deployment: Deployment, command: Command = worker_command, control: ControlCommand | None = None) -> int:
     """Serve until SIGTERM or SIGINT; the exit code. ConfigError: a port cannot be had. StartFailed: workers do not
-    come up. Without `control`, nothing listens on the control port.
+    come up. Without `control`, nothing listens on the control port, and routes are what the repository makes them.
     """
     return asyncio.run(Supervisor(deployment, command, control).run())
 
@@ -107,12 +85,14 @@ class Supervisor:
         self,
         deployment: Deployment,
         command: Command = worker_command,
-        control: Control | None = None,
+        control: ControlCommand | None = None,
         out: TextIO | None = None,
     ) -> None:
         self._deployment = deployment
         self._command = command
-        self._control = control
+        self._control_command = control
+        self._control: ControlProcess | None = None
+        self._is_ephemeral = control is not None and deployment.store_url() is None
         self._aggregate = Aggregate(deployment.workers)
         self._out = out or sys.stdout
         self._log = logs.get()
@@ -121,6 +101,7 @@ class Supervisor:
         self._is_clean = True
         self._failure: StartFailed | None = None
         self._scratch: Path | None = None
+        self._routes_folder: Path | None = None
 
     async def run(self) -> int:
         """0: stopped, all drained. 1: stopped, some did not. 128 + signal: killed by a second signal. Raises as `run`
@@ -130,14 +111,12 @@ class Supervisor:
         self._began_at_s = self._loop.time()
         self._stop = asyncio.Event()
         self._killed_by: asyncio.Future[int] = self._loop.create_future()
+        self._is_ready = asyncio.Event()
         async with contextlib.AsyncExitStack() as held:
-            if self._deployment.model_control:
-                # Private to this user, and gone with us: models that callers sent lie there.
-                folder = tempfile.TemporaryDirectory(prefix="gateway-", ignore_cleanup_errors=True)
-                self._scratch = Path(held.enter_context(folder))
+            self._make_folders(held)
             self._relay = Relay(self._processes, self._scratch)
             ports = {}
-            for name in ("port", "grpc_port", "control_port") if self._control else ("port", "grpc_port"):
+            for name in ("port", "grpc_port", "control_port") if self._control_command else ("port", "grpc_port"):
                 sock = held.enter_context(reserve(self._deployment.host, getattr(self._deployment, name), FLAGS[name]))
                 ports[name] = sock.getsockname()[1]
             self._deployment = self._deployment.model_copy(update=ports)
@@ -146,8 +125,12 @@ class Supervisor:
             self._loop.add_signal_handler(signal.SIGCHLD, self._on_child)
             keepers = [self._loop.create_task(self._keep(slot)) for slot in self._slots]
             try:
-                if self._control:
-                    await held.enter_async_context(self._control(sock, self._aggregate))
+                if self._control_command:
+                    options = ControlOptions(
+                        **self._deployment.model_dump(exclude={"store"}), is_ephemeral=self._is_ephemeral
+                    )
+                    self._control = ControlProcess(self._control_command, options, sock, self._aggregate)
+                    await held.enter_async_context(self._control.running(self._is_ready))
                 all_ended: asyncio.Future[Any] = asyncio.gather(*keepers)
                 waits: list[asyncio.Future[Any]] = [all_ended, self._killed_by]
                 await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -155,11 +138,35 @@ class Supervisor:
                     all_ended.result()  # a bug in a keeper must not look like a clean stop
             finally:
                 await self._kill(keepers)
+                if self._control and self._killed_by.done():
+                    self._control.kill()
         if self._killed_by.done():
             return 128 + self._killed_by.result()
         if self._failure:
             raise self._failure
         return 0 if self._is_clean else 1
+
+    def _make_folders(self, held: contextlib.ExitStack | contextlib.AsyncExitStack) -> None:
+        """What is not asked to be kept is private to this user, and gone with us."""
+        if self._deployment.store is not None:
+            os.environ[STORE_VARIABLE] = self._deployment.store  # it may hold a password: not for a command line
+        else:
+            os.environ.pop(STORE_VARIABLE, None)
+        if self._deployment.model_control or (self._control_command and self._deployment.state is None):
+            folder = Path(
+                held.enter_context(tempfile.TemporaryDirectory(prefix="gateway-", ignore_cleanup_errors=True))
+            )
+            if self._deployment.model_control:
+                self._scratch = folder  # models that callers sent lie there
+            self._routes_folder = folder
+            if self._is_ephemeral:
+                self._deployment = self._deployment.model_copy(update={"state": folder})
+        if self._control_command and self._deployment.state:
+            self._routes_folder = self._deployment.state
+            try:
+                self._deployment.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                raise ConfigError(f"--state {self._deployment.state}: cannot be made: {error.strerror}") from None
 
     # --- one worker
 
@@ -180,7 +187,11 @@ class Supervisor:
         slot.started_at_s, slot.ready_at_s = self._loop.time(), None
         slot.is_listening, slot.fatal = False, ""
         options = WorkerOptions(
-            **self._deployment.model_dump(), worker=slot.index, accept=accept, scratch=self._scratch
+            **self._deployment.model_dump(exclude={"store"}),
+            worker=slot.index,
+            accept=accept,
+            scratch=self._scratch,
+            routes_folder=self._routes_folder,
         )
         life = self._aggregate.begin(slot.index)
         try:
@@ -270,6 +281,7 @@ class Supervisor:
         if any(slot.ready_at_s is None for slot in self._slots) or self._stop.is_set():
             return
         self._is_announced = True
+        self._is_ready.set()
         seconds = self._loop.time() - self._began_at_s
         versions = self._versions()
         if self._deployment.log_format == "json":
@@ -280,6 +292,7 @@ class Supervisor:
                 port=self._deployment.port,
                 grpc_port=self._deployment.grpc_port,
                 **({"control_port": self._deployment.control_port} if self._control else {}),
+                **({"state": str(self._deployment.state), "is_ephemeral": self._is_ephemeral} if self._control else {}),
                 workers=self._deployment.workers,
                 pid=os.getpid(),
                 versions=[
@@ -289,7 +302,15 @@ class Supervisor:
             )
             return
         with contextlib.suppress(OSError):  # nobody reads it: no reason to stop
-            self._out.write(banner(self._deployment, versions, seconds, has_control=self._control is not None))
+            self._out.write(
+                banner(
+                    self._deployment,
+                    versions,
+                    seconds,
+                    has_control=self._control is not None,
+                    is_ephemeral=self._is_ephemeral,
+                )
+            )
             self._out.flush()
 
     def _versions(self) -> dict[tuple[str, str], VersionStatus]:
@@ -314,6 +335,8 @@ class Supervisor:
             self._killed_by.set_result(number)
 
     def _on_child(self) -> None:
+        if self._control:
+            self._control.reap()
         for slot in self._slots:
             if slot.process:
                 slot.process.reap()

@@ -17,10 +17,18 @@ from gateway.native.connection import Hub
 from gateway.native.lane import Lane
 from gateway.observability import logs, snapshot
 from gateway.observability.feed import LineSender
-from gateway.observability.snapshot import ArmCounters, LaneCounters, added, duration_histogram, rows_histogram
+from gateway.observability.snapshot import (
+    ArmCounters,
+    LaneCounters,
+    added,
+    duration_histogram,
+    rows_histogram,
+)
 from gateway.routing.armbook import ArmBook
 from gateway.routing.route import RESERVED_ARMS
+from gateway.serving.agent import Agent
 from gateway.serving.catalog import Catalog, ServedVersion
+from gateway.serving.shadows import Shadows
 
 EVERY_S = 1.0
 LAST_WORD_PATIENCE_S = 0.2
@@ -43,10 +51,18 @@ class Telemetry:
     """One per worker; `fd` is the write end of a pipe to the supervisor. `lanes` gives what is loaded now."""
 
     def __init__(
-        self, fd: int, hub: Hub, lanes: Callable[[], Mapping[Key, Lane]], catalog: Catalog, arms: ArmBook
+        self,
+        fd: int,
+        hub: Hub,
+        lanes: Callable[[], Mapping[Key, Lane]],
+        catalog: Catalog,
+        arms: ArmBook,
+        shadows: Shadows | None = None,
+        agent: Agent | None = None,
     ) -> None:
+        self._agent = agent
         self._sender = LineSender(fd)
-        self._hub, self._catalog, self._arms = hub, catalog, arms
+        self._hub, self._catalog, self._arms, self._shadows = hub, catalog, arms, shadows
         self._ledger = Ledger(lanes)
         self._load_s: dict[ServedVersion, float] = {}
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -77,6 +93,8 @@ class Telemetry:
     async def _snapshot(self) -> snapshot.Snapshot:
         lanes = await self._ledger.read()
         add_arms(lanes, self._arms)
+        if self._shadows:
+            self._shadows.add_to(lanes)
         refused = {Code(code).name: count for code, count in self._hub.refused.items()}
         refusals = {_NOT_ADMITTED.get(code, code.lower()): count for code, count in refused.items()}
         refusals = added(refusals, self._hub.door.reasons)
@@ -106,7 +124,9 @@ class Telemetry:
             for model in self._catalog.models()
             for entry in self._catalog.versions(model)
         ]
-        return snapshot.Snapshot(hub, now, lanes, versions)
+        agent = self._agent.now if self._agent else None
+        store = snapshot.StoreNow(agent.is_store_up, agent.revision) if agent else None
+        return snapshot.Snapshot(hub, now, lanes, versions, store)
 
 
 class Ledger:

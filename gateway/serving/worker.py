@@ -22,13 +22,18 @@ from typing import Any
 
 import uvloop
 
-from gateway.config.deployment import WorkerOptions
+from gateway.config.deployment import STORE_VARIABLE, WorkerOptions
 from gateway.errors import GatewayError
 from gateway.native.connection import Hub
 from gateway.native.http2 import SessionLimits
 from gateway.observability import logs
 from gateway.observability.access import AccessLog
-from gateway.registry.repository import scan
+from gateway.registry.repository import ModelFolder, scan
+from gateway.serving import signatures
+from gateway.serving.agent import Agent
+from gateway.serving.captures import EVERY_S as CAPTURES_EVERY_S
+from gateway.serving.captures import KIND as CAPTURE_KIND
+from gateway.serving.captures import Captures
 from gateway.serving.catalog import Catalog, ServedVersion
 from gateway.serving.commands import Commands, Handler
 from gateway.serving.faults import FaultLog
@@ -36,16 +41,24 @@ from gateway.serving.front import Front
 from gateway.serving.held import Holdings
 from gateway.serving.listener import Listener, tls_context
 from gateway.serving.loader import Loader
+from gateway.serving.monitors import EVERY_S as TILES_EVERY_S
+from gateway.serving.monitors import KIND as TILE_KIND
+from gateway.serving.monitors import Monitors
 from gateway.serving.relay import kept_control
 from gateway.serving.repository import Repository
 from gateway.serving.rest import surface
 from gateway.serving.rest.classification import Labels
 from gateway.serving.routing import Routing
 from gateway.serving.rpc import CONTROL_EXTENSIONS, EXTENSIONS, Services
+from gateway.serving.shadows import Shadows
 from gateway.serving.statistics import Tally
 from gateway.serving.telemetry import Telemetry
 
+SYNC_PATIENCE_S = 2.0
+"""For the store's orders, before this worker says that it is ready. Without them it serves by the last routes it has.
+"""
 SWEEP_EVERY_S = 1.0
+SHADOWS_EVERY_S = 1.0
 DRAIN_POLL_S = 0.02
 FINAL_GOAWAY_AFTER_S = 1.0
 """Peers that do not answer the ping which follows the first GOAWAY."""
@@ -64,6 +77,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 def run(options: WorkerOptions) -> int:
     """Serve until told to stop; the exit code: 0 drained, 1 could not start or did not finish in time."""
     logs.setup(options.log_format, worker=options.worker)
+    if options.store is None:
+        options = options.model_copy(update={"store": os.environ.get(STORE_VARIABLE)})
     _map_large_blocks()
     return uvloop.run(_live(Worker(options)))
 
@@ -92,6 +107,7 @@ class Worker:
         self._stop = asyncio.Event()
         self.listener: Listener | None = None
         self._telemetry: Telemetry | None = None
+        self.agent: Agent | None = None
 
     async def run(self) -> int:
         options = self._options
@@ -142,13 +158,44 @@ class Worker:
         self.front = Front(self.hub, router, limits, report)
         self.hub.http1 = self.front.connect
         self.routing = Routing(partial(setattr, self.hub, "routes"), self.catalog.defaults)
+        self.monitors = Monitors()
+        self.captures = Captures()
         self.loader = Loader(
-            self.catalog, self.hub, options.workers, self._on_settled, options.models, holdings, self.routing
+            self.catalog,
+            self.hub,
+            options.workers,
+            self._on_settled,
+            options.models,
+            holdings,
+            self.routing,
+            self.monitors,
+            self.captures,
         )
+        self.shadows = Shadows(self.hub, options.shadows)
         sweeper = loop.create_task(self._sweep())
+        if url := options.store_url():
+            self.agent = Agent(
+                url,
+                options.worker,
+                self.catalog,
+                self.loader,
+                self.routing,
+                state=options.state,
+                folder=options.routes_folder or options.state,
+            )
+            self.agent.add_source(TILE_KIND, TILES_EVERY_S, self.monitors.read)
+            self.agent.add_source(CAPTURE_KIND, CAPTURES_EVERY_S, self.captures.source(self.agent))
+            self.agent.add_source(signatures.KIND, signatures.EVERY_S, signatures.Signatures(self.catalog).read)
+            self.agent.add_source("shadows", SHADOWS_EVERY_S, self.shadows.read)
         if options.telemetry_fd is not None:
             self._telemetry = Telemetry(
-                options.telemetry_fd, self.hub, lambda: self.loader.lanes, self.catalog, self.routing.arms
+                options.telemetry_fd,
+                self.hub,
+                lambda: self.loader.lanes,
+                self.catalog,
+                self.routing.arms,
+                self.shadows,
+                self.agent,
             )
         try:
             tls = tls_context(options.tls_cert, options.tls_key) if options.tls_cert and options.tls_key else None
@@ -156,7 +203,7 @@ class Worker:
             folders = scan(options.models, may_be_empty=options.model_control)
             if options.accept == "at_once":
                 await self._listen()
-            if not await self._unless_stopped(self.loader.load_all(folders, kept_control(options.scratch))):
+            if not await self._unless_stopped(self._start(folders)):
                 os._exit(0)  # nothing was accepted; a load in a thread cannot be stopped and would hold up an exit
             if options.accept == "when_ready":
                 await self._listen()
@@ -164,6 +211,8 @@ class Worker:
             gc.freeze()  # models and modules live as long as the process: no collection need visit them again
             self.catalog.started = True
             self._tell(event="ready")
+            if self.agent:
+                self.agent.poke()
             await self._stop.wait()
             return await self._drain()
         except GatewayError as error:
@@ -175,6 +224,8 @@ class Worker:
             sweeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await sweeper
+            if self.agent:
+                await self.agent.close()
             if self._telemetry:
                 await self._telemetry.close()
             if access:
@@ -183,7 +234,18 @@ class Worker:
                 await self.listener.close()
             self.commands.close()
             self.loader.close()
+            self.shadows.close()
             self.hub.close()
+
+    async def _start(self, folders: list[ModelFolder]) -> None:
+        """Load what is to be served, by the routes in force."""
+        control = kept_control(self._options.scratch)
+        if self.agent is None:
+            await self.loader.load_all(folders, control)
+            return
+        self.agent.start()
+        await self.loader.load_all(folders, control, self.agent.unwanted)
+        await self.agent.settled(SYNC_PATIENCE_S)
 
     async def _listen(self) -> None:
         assert self.listener
@@ -208,6 +270,8 @@ class Worker:
     async def _drain(self) -> int:
         began_s = time.monotonic()
         self.catalog.draining = True
+        if self.agent:
+            self.agent.drain()
         self.hub.drain()
         self.front.drain()
         assert self.listener

@@ -25,7 +25,7 @@ def test_help_names_every_flag_and_shows_how_to_begin() -> None:
     flags = [name.removeprefix("--") for name in FLAGS.values()] + ["config"]
     assert not [flag for flag in flags if f"--{flag} " not in text]
     assert "gateway serve --models shop" in text
-    assert "worker" not in re.findall(r"^  (\w+)  ", run("--help").stdout, re.MULTILINE)
+    assert {"serve", "worker", "control"} <= set(re.findall(r"^  (\w+)  ", run("--help").stdout, re.MULTILINE))
 
 
 def test_the_version_is_printed() -> None:
@@ -80,8 +80,28 @@ def test_a_port_in_use_is_refused_with_1(tmp_path: Path, log_format: str) -> Non
     assert f"--grpc-port {number}: in use on 127.0.0.1; stop what listens there" in line
 
 
-def test_the_worker_command_refuses_options_that_it_cannot_read() -> None:
-    result = run("worker", "--options", '{"models": "x", "accept": "never"}')
+@pytest.mark.parametrize(
+    ("command", "options", "field"),
+    [
+        ("worker", '{"models": "x", "accept": "never"}', "accept"),
+        ("control", '{"models": "x", "link_fd": "a"}', "link_fd"),
+    ],
+)
+def test_worker_and_control_refuse_options_that_they_cannot_read(command: str, options: str, field: str) -> None:
+    result = run(command, "--options", options)
     assert result.exit_code == 2
-    assert "--options: accept: " in result.stderr
-    assert "this command is for `gateway serve`" in result.stderr
+    assert f"--options: {field}: " in result.stderr
+    assert "this option is for `gateway serve`" in result.stderr
+
+
+def test_a_control_plane_alone_must_be_told_where_the_store_is(tmp_path: Path) -> None:
+    result = run("control", "--models", str(tmp_path))
+    assert result.exit_code == 2
+    assert "error: --state: missing, and --store too; name the store that the workers share" in result.stderr
+
+
+def test_a_store_that_is_no_known_database_is_refused_without_showing_its_password(tmp_path: Path) -> None:
+    result = run("serve", "--models", str(tmp_path), "--store", "mysql://me:secret@host/db")
+    assert result.exit_code == 2
+    assert '--store: got "mysql:...", expected sqlite:///' in result.stderr
+    assert "secret" not in result.stderr

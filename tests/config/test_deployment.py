@@ -61,8 +61,8 @@ def test_a_fault_of_the_file_names_file_and_field(tmp_path: Path) -> None:
     assert f"{config}: limits.max_connections: got 0, expected a number above 0" in lines
 
 
-def test_every_field_but_limits_has_a_flag() -> None:
-    assert set(DeploymentFile.model_fields) - {"limits"} == set(FLAGS)
+def test_every_field_but_sections_has_a_flag() -> None:
+    assert set(DeploymentFile.model_fields) - {"limits", "shadows"} == set(FLAGS)
 
 
 def test_worker_options_survive_their_json(tmp_path: Path) -> None:
@@ -130,3 +130,14 @@ def test_tls_files_that_cannot_work_are_refused_by_flag(
     keys: Path, cert: str | None, key: str | None, text: str
 ) -> None:
     assert refusal(with_tls(keys, cert, key)).startswith(text.format(keys=keys))
+
+
+def test_shadows_are_given_time_and_tolerance_by_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text("shadows: {least_time_s: 0.5, relative_tolerance: 0.01}")
+    shadows = load_deployment(file, {"models": tmp_path}).shadows
+    assert (shadows.least_time_s, shadows.time_factor) == (0.5, 2.0)
+    assert (shadows.relative_tolerance, shadows.absolute_tolerance) == (0.01, 1e-6)
+    file.write_text("shadows: {relative_tolerance: -1}")
+    with pytest.raises(ConfigError, match="relative_tolerance"):
+        load_deployment(file, {"models": tmp_path})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -20,7 +21,12 @@ def models(demo_models: Path, tmp_path: Path) -> Path:
 
 def contents(root: Path) -> dict[Path, tuple[int, bytes]]:
     files = (path for path in root.rglob("*") if path.is_file())
-    return {path.relative_to(root): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+    return {path.relative_to(root): (path.stat().st_mtime_ns, undated(path)) for path in files}
+
+
+def undated(path: Path) -> bytes:
+    """A profile says when it was built."""
+    return re.sub(rb'"created":"[^"]*"', b"", path.read_bytes()) if path.name == folder.PROFILE else path.read_bytes()
 
 
 def test_a_second_run_changes_nothing_and_says_nothing(run_demo: Demo, models: Path) -> None:
@@ -41,7 +47,18 @@ def test_a_version_torn_by_a_crash_is_made_again_to_the_byte_and_the_others_stay
     after = contents(models)
     assert {path: data for path, (_, data) in after.items()} == {path: data for path, (_, data) in before.items()}
     remade = {path for path in after if after[path] != before[path]}
-    assert remade == {Path("wine", "2", name) for name in folder.FILES}
+    assert remade == {Path("wine", "2", name) for name in (*folder.FILES, folder.PROFILE)}
+
+
+def test_a_missing_profile_is_made_and_the_model_stays(run_demo: Demo, models: Path) -> None:
+    before = contents(models)
+    (models / "wine" / "2" / folder.PROFILE).unlink()
+    done = run_demo(models)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("wine/2: random forest ... profile, ")
+    after = contents(models)
+    assert {path for path in after if after[path] != before[path]} == {Path("wine", "2", folder.PROFILE)}
+    assert after[Path("wine", "2", folder.PROFILE)][1] == before[Path("wine", "2", folder.PROFILE)][1]
 
 
 def test_a_model_yaml_that_a_person_edited_is_kept(run_demo: Demo, models: Path) -> None:
@@ -80,6 +97,6 @@ def test_without_the_demo_packages_the_message_names_them_and_the_cure(tmp_path:
     code = f"{hide}; sys.argv = ['demo', {str(tmp_path / 'models')!r}]; import demo.__main__ as d; sys.exit(d.main())"
     done = run_python("-c", code)
     assert done.returncode == 1
-    expected = "The demo models need scikit-learn, skl2onnx, onnxruntime: pip install 'gateway[demo,cpu]'\n"
+    expected = "The demo models need scikit-learn, skl2onnx, onnxruntime, pyarrow: pip install 'gateway[demo,cpu]'\n"
     assert done.stderr == expected
     assert not (tmp_path / "models").exists()

@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from demo.catalogue import MODELS
+from gateway.monitoring.profile import load_profile
+from gateway.monitoring.subject import opened
 
 NUMBERED = [(model.name, version.number) for model in MODELS for version in model.versions]
 FLOAT, INT64, STRING = "tensor(float)", "tensor(int64)", "tensor(string)"
@@ -96,4 +98,20 @@ def test_the_two_versions_of_a_model_answer_differently(demo_models: Path, model
 
 @pytest.mark.parametrize("model", [model.name for model in MODELS])
 def test_model_yaml_names_the_backend(demo_models: Path, model: str) -> None:
-    assert yaml.safe_load((demo_models / model / "model.yaml").read_text()) == {"backend": "onnx"}
+    assert yaml.safe_load((demo_models / model / "model.yaml").read_text())["backend"] == "onnx"
+
+
+@pytest.mark.parametrize(("model", "version"), NUMBERED)
+def test_the_profile_is_of_the_version_and_of_its_reference(demo_models: Path, model: str, version: int) -> None:
+    with opened(demo_models, model, version) as it:
+        profile = load_profile(it.folder)
+        profile.check(it.subject.signature, model, str(version), it.subject.digest)
+    (rows,) = {len(values) for values in load(demo_models / model / str(version) / "reference.npz", "input").values()}
+    assert (profile.source, profile.rows) == ("data", rows)
+    assert {column.tensor for column in profile.columns} == SIGNATURES[model][0].keys()
+    assert {column.tensor for column in profile.outputs} == SIGNATURES[model][1].keys()
+
+
+def test_the_columns_of_a_table_go_by_their_names(demo_models: Path) -> None:
+    names = [column.name for column in load_profile(demo_models / "breast_cancer" / "1").columns]
+    assert (len(names), names[0], names[-1]) == (30, "mean radius", "worst fractal dimension")

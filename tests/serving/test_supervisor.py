@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from gateway.config.deployment import WorkerOptions
-from gateway.serving.supervisor import Backoff, worker_command
+from gateway.serving.backoff import Backoff
+from gateway.serving.supervisor import worker_command
 from tests.serving.supervised import CODE, Supervised, is_alive
 from tests.support.conditions import eventually
 

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from tests.support.conditions import eventually
+from tests.support.controlclient import ControlClient
 
 ROOT = Path(__file__).parents[2]
 
@@ -101,13 +102,34 @@ class GatewayProcess:
     def port(self) -> int:
         return int(self.events("gateway ready")[0]["grpc_port"])
 
+    @property
+    def control_url(self) -> str:
+        return f"http://{self._host}:{self.events('gateway ready')[0]['control_port']}"
+
+    def control(self, actor: str = "ada") -> ControlClient:
+        return ControlClient(self.control_url, actor)
+
+    def wait_routed(self, *models: str) -> ControlClient:
+        """Until the control plane is there and each model has its first route; a client of it."""
+        client = self.control()
+        eventually(lambda: all(map(client.generation, models)), f"first routes; its log:\n{self.log}", START_S)
+        return client
+
+    @property
+    def control_pid(self) -> int | None:
+        """None: it does not live now."""
+        return next(iter(self._children(b"control")), None)
+
     def workers(self) -> list[int]:
         """Process ids of the workers that live."""
+        return self._children(b"worker")
+
+    def _children(self, command: bytes) -> list[int]:
         pid = self.process.pid
         children: set[int] = set()
         for task in Path(f"/proc/{pid}/task").glob("*/children"):
             children |= {int(child) for child in task.read_text().split()}
-        return sorted(child for child in children if b"worker" in _command_line(child))
+        return sorted(child for child in children if command in _command_line(child).split(b"\0"))
 
     def worker_of(self, client: socket.socket) -> int | None:
         """Process id of the worker that accepted this connection; None while none has."""
@@ -142,7 +164,7 @@ class GatewayProcess:
 
     def stop(self) -> int:
         """SIGTERM and its exit code; nothing of it is left behind, whatever happens."""
-        workers = self.workers() if self.process.poll() is None else []
+        workers = [*self.workers(), *self._children(b"control")] if self.process.poll() is None else []
         if self.process.poll() is None:
             self.terminate()
         try:

@@ -5,6 +5,7 @@
 from libc.stdint cimport int64_t
 
 from gateway.native.body cimport Body
+from gateway.native.monitor cimport Monitor
 from gateway.native.request cimport Request
 from gateway.native.signature cimport Signature
 
@@ -25,6 +26,7 @@ cdef struct Slice:            # rows of one member
 cdef class Batch:
     cdef readonly Signature signature
     cdef object lane                    # back to its Lane
+    cdef Monitor monitor                # None: nobody counts what goes in and comes out
     cdef list members                   # Requests
     cdef Slice* slices                  # owned, one a member
     cdef int n_members, capacity
@@ -43,6 +45,7 @@ cdef class Batch:
     cdef int _run(self, object run, int low, int high) except -1
     cdef list _gather(self, int low, int high)
     cdef object _gather_strings(self, int index, int low, int high, Py_ssize_t* dims)
+    cdef int _watch(self, int low, int high, list inputs, list outputs) except -1
     cdef int _check(self, object outputs, int64_t n_rows) except -1
     cdef int _scatter(self, list outputs, int low, int high) except -1
 

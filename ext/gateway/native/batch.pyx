@@ -86,9 +86,12 @@ cdef class Batch:
         for i in range(low, high):
             n_rows += self.slices[i].n_rows
         try:
-            outputs = run(self._gather(low, high))
+            inputs = self._gather(low, high)
+            outputs = run(inputs)
             self._check(outputs, n_rows)
             self._scatter(outputs, low, high)
+            if self.monitor is not None:
+                self._watch(low, high, inputs, outputs)
             return 0
         except BatchMismatch as error:
             self.has_failed = True
@@ -111,6 +114,14 @@ cdef class Batch:
         middle = (low + high) // 2
         self._run(run, low, middle)
         return self._run(run, middle, high)
+
+    cdef int _watch(self, int low, int high, list inputs, list outputs) except -1:
+        """Whatever goes wrong here is nothing to the members."""
+        try:
+            self.monitor.observe(self.members, self.slices, low, high, inputs, outputs, monotonic_us())
+        except Exception as error:
+            self._record(error)
+        return 0
 
     def _record(self, error):
         if self.errors is None:

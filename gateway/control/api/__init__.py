@@ -1,0 +1,1 @@
+"""The control plane's paths, one file per noun."""

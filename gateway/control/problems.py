@@ -1,0 +1,75 @@
+"""How the control plane says no: {"error": text, "faults": [{"field", "message"}]}, with a status that fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from gateway.config.files import field_name
+from gateway.errors import Code, GatewayError
+from gateway.observability import logs
+
+Fault = tuple[str, str]
+"""Field and message."""
+
+_STATUS = {
+    Code.INVALID_ARGUMENT: 422,
+    Code.NOT_FOUND: 404,
+    Code.ALREADY_EXISTS: 409,
+    Code.ABORTED: 409,
+    Code.FAILED_PRECONDITION: 409,
+    Code.UNIMPLEMENTED: 501,
+    Code.UNAVAILABLE: 503,
+    Code.DEADLINE_EXCEEDED: 504,
+}
+
+
+class Problem(Exception):
+    """A refusal with more to say than an error of the gateway has: `more` goes into the body beside the text."""
+
+    def __init__(self, status: int, text: str, faults: Iterable[Fault] = (), **more: Any) -> None:
+        super().__init__(text)
+        self.status, self.faults, self.more = status, list(faults), more
+
+
+def body(text: str, faults: Iterable[Fault] = (), **more: Any) -> dict[str, Any]:
+    return {"error": text, "faults": [{"field": field, "message": message} for field, message in faults], **more}
+
+
+def install(app: FastAPI) -> None:
+    """Have `app` answer every failure that way."""
+
+    @app.exception_handler(Problem)
+    async def on_problem(_: Request, error: Problem) -> JSONResponse:
+        return JSONResponse(body(str(error), error.faults, **error.more), error.status)
+
+    @app.exception_handler(GatewayError)
+    async def on_error(_: Request, error: GatewayError) -> JSONResponse:
+        return JSONResponse(body(str(error)), _STATUS.get(error.code, 500))
+
+    @app.exception_handler(RequestValidationError)
+    async def on_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        faults = []
+        for fault in error.errors():
+            where = [part for part in fault["loc"] if part != "body"]
+            faults.append((field_name(where) or "body", str(fault["msg"])))
+        return JSONResponse(body("; ".join(f"{field}: {message}" for field, message in faults), faults), 422)
+
+    @app.exception_handler(HTTPException)
+    async def on_http(request: Request, error: HTTPException) -> JSONResponse:
+        text = str(error.detail)
+        if error.status_code == 404:
+            text = f"{request.url.path}: there is no such path; /docs shows those that are"
+        elif error.status_code == 405:
+            text = f"{request.url.path}: {request.method} is not possible; /docs shows what is"
+        return JSONResponse(body(text), error.status_code, headers=error.headers)
+
+    @app.exception_handler(Exception)
+    async def on_bug(request: Request, error: Exception) -> JSONResponse:
+        logs.get().error("control request failed", path=request.url.path, exc_info=error)
+        return JSONResponse(body("the control plane failed on this request; its log says more"), 500)

@@ -1,0 +1,91 @@
+"""Routes by generation. A document is kept as it was given: what it means, gateway.routing knows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from gateway.errors import NotFound
+from gateway.store import schema
+from gateway.store.part import Part
+from gateway.store.records import Conflict, RouteRecord, checked
+
+_TABLE = schema.routes.c
+
+
+class Routes(Part):
+    def routes(self) -> dict[str, RouteRecord]:
+        """What is in force, by model."""
+        newest = (
+            sa.select(_TABLE.model, sa.func.max(_TABLE.generation).label("generation"))
+            .group_by(_TABLE.model)
+            .subquery()
+        )
+        matches = sa.and_(_TABLE.model == newest.c.model, _TABLE.generation == newest.c.generation)
+        with self._read() as connection:
+            rows = connection.execute(sa.select(schema.routes).join(newest, matches).order_by(_TABLE.model)).mappings()
+            return {row["model"]: RouteRecord(**row) for row in rows}
+
+    def put_route(
+        self,
+        model: str,
+        document: dict[str, Any],
+        expected_generation: int | None,
+        actor: str,
+        reason: str,
+        automatic: bool = False,
+    ) -> RouteRecord:
+        """The next generation. `expected_generation` is the one that the caller saw (0: that there is none); another
+        one in force is a Conflict. None: whatever there is.
+        """
+        checked("model", model)
+        with self._change() as change:
+            current = _newest(change.connection, model)
+            generation = current.generation if current else 0
+            if expected_generation is not None and expected_generation != generation:
+                raise Conflict(_conflict(model, expected_generation, current), current)
+            after = {"generation": generation + 1, "automatic": automatic, "route": document}
+            before = None
+            if current:
+                before = {"generation": generation, "automatic": current.automatic, "route": current.document}
+            at = change.audit(actor, "route.put", model, reason, before, after)
+            record = RouteRecord(model, generation + 1, document, automatic, actor, reason, at)
+            values = {name: getattr(record, name) for name in RouteRecord.__dataclass_fields__}
+            change.connection.execute(sa.insert(schema.routes).values(**values))
+            change.is_seen = True
+        return record
+
+    def route_history(self, model: str, limit: int = 50) -> list[RouteRecord]:
+        """Newest first; empty when the model never had one."""
+        with self._read() as connection:
+            return _history(connection, model, limit)
+
+    def route_at(self, model: str, generation: int) -> RouteRecord:
+        """NotFound."""
+        statement = sa.select(schema.routes).where(_TABLE.model == model, _TABLE.generation == generation)
+        with self._read() as connection:
+            row = connection.execute(statement).mappings().one_or_none()
+            if row is not None:
+                return RouteRecord(**row)
+            newest = _newest(connection, model)
+        has = f"it has 1 to {newest.generation}" if newest else "it never had a route"
+        raise NotFound(f"route of model {model!r}: no generation {generation}; {has}")
+
+
+def _history(connection: sa.Connection, model: str, limit: int) -> list[RouteRecord]:
+    statement = sa.select(schema.routes).where(_TABLE.model == model).order_by(_TABLE.generation.desc()).limit(limit)
+    return [RouteRecord(**row) for row in connection.execute(statement).mappings()]
+
+
+def _newest(connection: sa.Connection, model: str) -> RouteRecord | None:
+    return next(iter(_history(connection, model, 1)), None)
+
+
+def _conflict(model: str, expected: int, current: RouteRecord | None) -> str:
+    if current is None:
+        return f"route of model {model!r}: generation {expected} was expected, but it has no route"
+    return (
+        f"route of model {model!r}: generation {expected} was expected, but {current.generation} is in force, by "
+        f"{current.actor}{f' ({current.reason})' if current.reason else ''}; look at it, and change that one"
+    )

@@ -1,0 +1,144 @@
+"""The tables. A change here is a new script in migrations/versions, and HEAD its number; a test holds them together."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+HEAD = "0002"
+"""The newest migration: what this code reads and writes."""
+
+metadata = sa.MetaData()
+
+# Documents are JSON as text on both databases: they are read whole, by people too, never searched inside.
+_Document = sa.JSON(none_as_null=True)
+_Time: sa.Double[float] = sa.Double()
+
+counters = sa.Table(
+    "counters",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("audit_count", sa.BigInteger, nullable=False),
+    sa.Column("audit_hash", sa.Text, nullable=False),
+    sa.CheckConstraint("id = 1", name="one_row"),
+)
+"""One row. Whoever changes something locks it first, so that changes come one after the other."""
+
+versions = sa.Table(
+    "versions",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("version", sa.Text, primary_key=True),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("path", sa.Text, nullable=False),
+    sa.Column("signature", _Document),
+    sa.Column("lineage", _Document, nullable=False),
+    sa.Column("card", _Document, nullable=False),
+    sa.Column("is_retired", sa.Boolean, nullable=False),
+    sa.Column("registered_at", _Time, nullable=False),
+    sa.Column("registered_by", sa.Text, nullable=False),
+)
+
+wanted = sa.Table(
+    "wanted",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("version", sa.Text, primary_key=True),
+    sa.ForeignKeyConstraint(["model", "version"], ["versions.model", "versions.version"], name="wanted_version"),
+)
+"""Versions that every worker loads, beside what lies in its repository."""
+
+routes = sa.Table(
+    "routes",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("generation", sa.BigInteger, primary_key=True),
+    sa.Column("document", _Document, nullable=False),
+    sa.Column("automatic", sa.Boolean, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("at", _Time, nullable=False),
+)
+"""Every generation stays; a model's highest is in force."""
+
+workers = sa.Table(
+    "workers",
+    metadata,
+    sa.Column("incarnation", sa.Text, primary_key=True),
+    sa.Column("index", sa.Integer, nullable=False),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("pid", sa.BigInteger, nullable=False),
+    sa.Column("started_at", _Time, nullable=False),
+    sa.Column("seen_at", _Time, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("generations", _Document, nullable=False),
+    sa.Column("versions", _Document, nullable=False),
+    sa.Column("faults", _Document, nullable=False),
+    sa.Column("is_ready", sa.Boolean, nullable=False),
+)
+
+reports = sa.Table(
+    "reports",
+    metadata,
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("version", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("incarnation", sa.Text, primary_key=True),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("at", _Time, nullable=False),
+    sa.Index("reports_by_time", "kind", "at"),
+)
+
+leases = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("holder", sa.Text, nullable=False),
+    sa.Column("term", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", _Time, nullable=False),
+)
+"""The row stays after a release: its term must never be given twice."""
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("at_us", sa.BigInteger, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("before", sa.Text, nullable=False),
+    sa.Column("after", sa.Text, nullable=False),
+    sa.Column("hash", sa.Text, nullable=False),
+)
+"""`before` and `after` are canonical JSON: the very text that was hashed."""
+
+alarms = sa.Table(
+    "alarms",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("opened_at", _Time, nullable=False),
+    sa.Column("updated_at", _Time, nullable=False),
+    sa.Column("document", _Document, nullable=False),
+    sa.Index("alarms_by_version", "model", "version", "opened_at"),
+)
+
+deliveries = sa.Table(
+    "deliveries",
+    metadata,
+    sa.Column("event", sa.Text, primary_key=True),
+    sa.Column("endpoint", sa.Text, primary_key=True),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("next_at", _Time, nullable=False),
+    sa.Column("created_at", _Time, nullable=False),
+    sa.Column("error", sa.Text, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Index("deliveries_by_time", "state", "next_at"),
+)
+"""Written with the alarm that they tell of: an event is never lost between the two. `state`: see records.Delivery."""
