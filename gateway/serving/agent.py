@@ -14,7 +14,6 @@ import socket
 import threading
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +81,8 @@ class AgentNow:
 
 class Agent:
     """One per worker; made on its loop. `url` is the store's and `state` its folder, `folder` is where the last routes
-    are kept. Nothing happens before `start`.
+    are kept. `is_first`: all workers are being started, so nobody can have changed anything meanwhile. Nothing happens
+    before `start`.
     """
 
     def __init__(
@@ -95,6 +95,7 @@ class Agent:
         *,
         state: Path | None = None,
         folder: Path | None = None,
+        is_first: bool = False,
     ) -> None:
         self._url, self._index, self._state, self._folder = url, index, state, folder
         self._catalog, self._loader, self._routing = catalog, loader, routing
@@ -109,7 +110,6 @@ class Agent:
         self._load_faults: dict[Key, str] = {}
         self._loading: set[Key] = set()
         self._sources: list[_Source] = []
-        self._errands: deque[Callable[[Store], None]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -120,6 +120,8 @@ class Agent:
         self._store_fault = "not reached yet"
         self._is_file_current = False
         self._synced: asyncio.Future[None] = self._loop.create_future()
+        self._is_first = is_first
+        self._is_serving = threading.Event()
         self._thread = threading.Thread(target=self._run, name="agent", daemon=True)
 
     # --- the loop's side
@@ -146,6 +148,10 @@ class Agent:
             for model, fault in unreadable.items():
                 self._log.error("last route cannot be read", model=model, error=fault)
             self._put(routes, self._known.revision)
+        if self._is_first and lastroutes.are_current(self._known, self._url):
+            self._synced.set_result(None)
+        else:
+            self._is_serving.set()
         self._thread.start()
 
     async def settled(self, patience_s: float) -> None:
@@ -157,10 +163,10 @@ class Agent:
         self._told_s = float("-inf")
         self._wake.set()
 
-    def errand(self, work: Callable[[Store], None]) -> None:
-        """Have `work(store)` done once, in the agent's thread; what fails is logged."""
-        self._errands.append(work)
-        self._wake.set()
+    def serving(self) -> None:
+        """The worker is ready; what is expensive may begin."""
+        self._is_serving.set()
+        self.poke()
 
     def drain(self) -> None:
         """Say that this worker is on its way out: nobody need wait for it."""
@@ -171,6 +177,7 @@ class Agent:
         """Say goodbye, if the store listens."""
         self._is_draining = True
         self._stop.set()
+        self._is_serving.set()
         self._wake.set()
         if self._thread.is_alive():
             await asyncio.to_thread(self._thread.join, CLOSE_PATIENCE_S)
@@ -181,6 +188,7 @@ class Agent:
 
     def _run(self) -> None:
         try:
+            self._is_serving.wait()
             while not self._stop.is_set():
                 try:
                     self._attend(self._connect())
@@ -213,8 +221,6 @@ class Agent:
                     seen = revision
                 self._tell_if_due(store)
                 self._send(store)
-                while self._errands:
-                    self._do(store, self._errands.popleft())
                 if self._wake.is_set():
                     self._wake.clear()
                     continue
@@ -440,12 +446,6 @@ class Agent:
                 self._lost(str(error))
             except Exception as error:
                 self._log.exception("reports are lost", kind=source.kind, error=str(error))
-
-    def _do(self, store: Store, work: Callable[[Store], None]) -> None:
-        try:
-            work(store)
-        except Exception as error:
-            self._log.error("errand failed", error=str(error))
 
     # --- up and down
 

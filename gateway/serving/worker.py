@@ -163,6 +163,7 @@ class Worker:
                 self.routing,
                 state=options.state,
                 folder=options.routes_folder or options.state,
+                is_first=options.accept == "at_once" and options.control_fd is not None,
             )
             self.agent.add_source(signatures.KIND, signatures.EVERY_S, signatures.Signatures(self.catalog).read)
         if options.telemetry_fd is not None:
@@ -189,7 +190,7 @@ class Worker:
             self.catalog.started = True
             self._tell(event="ready")
             if self.agent:
-                self.agent.poke()
+                self.agent.serving()
             await self._stop.wait()
             return await self._drain()
         except GatewayError as error:
