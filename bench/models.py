@@ -35,7 +35,15 @@ class Model:
 
 def make_small_mlp() -> onnx.ModelProto:
     """30-128-128-1, ReLU between, sigmoid at the end."""
-    sizes = (FEATURES, 128, 128, 1)
+    return _make_mlp("small_mlp", (FEATURES, 128, 128, 1))
+
+
+def make_wide_mlp() -> onnx.ModelProto:
+    """30-1024-1024-1024-1: so much work that it runs off the loop thread, on as small a message."""
+    return _make_mlp("wide_mlp", (FEATURES, 1024, 1024, 1024, 1))
+
+
+def _make_mlp(name_of_model: str, sizes: tuple[int, ...]) -> onnx.ModelProto:
     rng, nodes, weights, name = np.random.default_rng(0), [], [], "input"
     for i, (a, b) in enumerate(pairwise(sizes)):
         w = (rng.standard_normal((a, b)) / np.sqrt(a)).astype(np.float32)
@@ -46,7 +54,7 @@ def make_small_mlp() -> onnx.ModelProto:
             nodes.append(helper.make_node("Relu", [name], [f"r{i}"]))
             name = f"r{i}"
     nodes.append(helper.make_node("Sigmoid", [name], ["output"]))
-    return _model("small_mlp", nodes, weights, (FEATURES,), (1,))
+    return _model(name_of_model, nodes, weights, (FEATURES,), (1,))
 
 
 def make_image_mean() -> onnx.ModelProto:
@@ -87,6 +95,7 @@ def _model(name: str, nodes: list, weights: list, row: tuple[int, ...], answer: 
 
 
 SMALL_MLP = Model("small_mlp", make_small_mlp, (FEATURES,))
+WIDE_MLP = Model("wide_mlp", make_wide_mlp, (FEATURES,))
 IMAGE_MEAN = Model("image_mean", make_image_mean, IMAGE, tolerance=1e-4)
 IMAGE_CONV = Model("image_conv", make_image_conv, IMAGE, tolerance=1e-4)
 ALL = (SMALL_MLP, IMAGE_MEAN, IMAGE_CONV)

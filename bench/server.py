@@ -84,7 +84,7 @@ def gateway(executable: Path, scratch: Path, models: tuple[Model, ...]) -> Itera
     start = time.perf_counter()
     child = Child([str(executable), *arguments, "--control-port", str(free_port())], scratch / "gateway.log")
     try:
-        _wait_until_serving(port, child)
+        wait_until_serving(port, child)
         yield Server(port, child, time.perf_counter() - start)
     finally:
         child.kill()
@@ -99,7 +99,7 @@ def target(address: str) -> Server:
     return Server(int(port), None, None)
 
 
-def _wait_until_serving(port: int, child: Child) -> None:
+def wait_until_serving(port: int, child: Child) -> None:
     end = time.monotonic() + READY_S
     wait_until_listening(port, child, READY_S)
     while True:

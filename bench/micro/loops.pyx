@@ -7,6 +7,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
+from gateway.native.arm cimport Arm
 from gateway.native.batch cimport Batch
 from gateway.native.body cimport Body, Budget
 from gateway.native.call cimport Call
@@ -16,8 +17,9 @@ from gateway.native.http2 cimport Outgoing, Session, SessionLimits
 from gateway.native.lane cimport Lane
 from gateway.native.request cimport REQUEST_NEW, Caller, Request
 from gateway.native.noted cimport Noted, is_notable, note, note_all, release_noted
-from gateway.native.route cimport Asked, Target
+from gateway.native.route cimport Asked, ShadowLoad, ShadowSpec, Target
 from gateway.native.routetable cimport RouteTable
+from gateway.native.shadow cimport Mirror
 from gateway.native.signature cimport Signature
 from gateway.native.timers cimport Timed, Timers
 
@@ -257,6 +259,64 @@ cdef class Queue(Bind):
             self.lane.complete(batch, 1000)
         if self.sink.n_answers % len(self.requests):
             raise AssertionError("somebody got no answer")
+
+
+cdef class Shadowed(Bind):
+    """Shadowed(signature, message, answer, n_members, has_shadow): requests admitted, batched and settled as in Queue; with a shadow,
+    each has a pair whose answers are compared. No model runs."""
+
+    cdef Lane lane, twin
+    cdef Timers timers
+    cdef list pending, background, submitted, shadows
+    cdef Sink sink
+    cdef Body answer
+    cdef Mirror mirror
+    cdef Asked asked
+    cdef Arm arm
+    cdef int n_members
+    cdef object keep
+
+    def __cinit__(self, signature, message, bytes answer not None, int n_members, bint has_shadow):
+        memset(&self.asked, 0, sizeof(Asked))
+        self.timers, self.pending, self.background, self.submitted = Timers(), [], [], []
+        self.sink, self.answer, self.n_members = Sink(), Body.copy_of(answer), n_members
+        wishes = {"max_batch_size": n_members, "inline_below_us": 0}
+        self.lane = Lane(signature, None, self.submitted.append, None, self.timers, self.pending, **wishes)
+        self.twin = Lane(signature, None, self.submitted.append, None, self.timers, self.background, is_background=True, **wishes)
+        version = Lane(signature, None, None, None, self.timers, [], max_batch_size=1, twin=self.twin)
+        self.arm = Arm("m", "1", "stable", 1)
+        arguments = (b"", ShadowLoad(), 1 << 20, 1 << 40, 1 << 20)
+        self.shadows = [ShadowSpec("2", version, Arm("m", "2", "shadow", 1), 10000, *arguments)] if has_shadow else []
+        self.mirror = Mirror(Budget(1 << 40), None)
+
+    def repeat(self, int64_t n):
+        cdef Request request
+        cdef Batch batch
+        cdef int64_t i
+        cdef int k
+        for i in range(n):
+            for k in range(self.n_members):
+                request = bound(self.signature, self.body, &self.wire, self.sink)
+                request.arm = self.arm
+                self.lane.admit(request, 0, 1000)
+                if self.shadows:
+                    self.mirror.reflect(request, self.shadows, &self.asked, &self.wire, False, 1000)
+            self._serve(self.lane)
+            self.pending.clear()
+            if self.shadows:
+                self._serve(self.twin)
+                self.background.clear()
+                while self.mirror.ended:
+                    self.mirror.compare_ended(1000)
+
+    cdef int _serve(self, Lane lane) except -1:
+        cdef Batch batch
+        cdef int k
+        lane.pump(1000)
+        batch = <Batch>self.submitted.pop()
+        for k in range(batch.n_members):
+            batch.results[k] = self.answer
+        return lane.complete(batch, 1000)
 
 
 cdef class AddCancel:

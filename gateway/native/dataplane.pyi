@@ -6,9 +6,10 @@ from gateway.native.body import Body, Budget
 from gateway.native.call import Call
 from gateway.native.exchange import Exchange
 from gateway.native.http2 import Session, SessionLimits
-from gateway.native.lane import Lane
+from gateway.native.lane import Lane, Occupancy
 from gateway.native.routetable import RouteTable
 from gateway.native.sampler import Sampler
+from gateway.native.shadow import Mirror
 from gateway.native.timers import Timers
 
 class DataPlane:
@@ -36,6 +37,12 @@ class DataPlane:
     def dirty(self) -> list[Session]: ...
     @property
     def pending(self) -> list[Lane]: ...
+    @property
+    def background(self) -> list[Lane]: ...
+    @property
+    def occupancy(self) -> Occupancy: ...
+    @property
+    def mirror(self) -> Mirror: ...
     @property
     def is_draining(self) -> bool: ...
     @property

@@ -50,6 +50,7 @@ class Families(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from _requests(self._totals)
         yield from _batches(self._totals.lanes)
+        yield from _shadows(self._totals.lanes)
         yield from _traffic(self._totals)
         yield from _workers(self._totals)
         yield from triton.families(self._totals)
@@ -136,6 +137,28 @@ def _batches(lanes: Mapping[Key, LaneCounters]) -> Iterator[Metric]:
     yield rows
     yield releases
     yield inline
+
+
+def _shadows(lanes: Mapping[Key, LaneCounters]) -> Iterator[Metric]:
+    drawn = CounterMetricFamily("gateway_shadow_requests", "Requests that a shadow was to get, too.", labels=_VERSION)
+    dropped = CounterMetricFamily(
+        "gateway_shadow_dropped", "Of those, the ones that no pair of answers came of.", labels=(*_VERSION, "reason")
+    )
+    compared = CounterMetricFamily("gateway_shadow_compared", "Pairs of answers compared.", labels=_VERSION)
+    disagreed = CounterMetricFamily(
+        "gateway_shadow_disagreed", "Pairs of answers that differ by more than the tolerance.", labels=_VERSION
+    )
+    failed = CounterMetricFamily(
+        "gateway_shadow_failures", "Requests that the shadow failed on and the primary answered.", labels=_VERSION
+    )
+    for key, counters in lanes.items():
+        if shadow := counters.shadow:
+            drawn.add_metric(key, shadow.drawn)
+            _add_each(dropped, key, shadow.dropped)
+            compared.add_metric(key, shadow.compared)
+            disagreed.add_metric(key, shadow.disagreed)
+            failed.add_metric(key, shadow.failed)
+    yield from (drawn, dropped, compared, disagreed, failed)
 
 
 def _traffic(totals: Totals) -> Iterator[Metric]:

@@ -46,6 +46,20 @@ class ArmCounters:
 
 
 @dataclass(slots=True)
+class ShadowCounters:
+    """Of a version as a shadow."""
+
+    drawn: int = 0
+    """Requests that it was to get."""
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Of them those that no pair came of, by reason."""
+    compared: int = 0
+    disagreed: int = 0
+    failed: int = 0
+    """While the primary answered."""
+
+
+@dataclass(slots=True)
 class LaneCounters:
     """One version in one worker. Durations are sums over requests."""
 
@@ -71,6 +85,7 @@ class LaneCounters:
     batch_rows: Histogram | None = None
     arms: dict[str, ArmCounters] = field(default_factory=dict)
     """By name. Also of a version that requests were drawn for while it did not serve."""
+    shadow: ShadowCounters | None = None
 
 
 @dataclass(slots=True)

@@ -17,9 +17,6 @@ MAX_NAMES = 256
 
 OTHER = "_other"
 
-_HELD_HERE = 3
-"""References to an Arm that nobody else has: the book's, the loop variable, and the argument of the count."""
-
 _ALL_STAGES = -1
 
 Name = tuple[str, str, str]
@@ -53,8 +50,13 @@ class ArmBook:
 
     def retire(self) -> None:
         """After a swap: let go of the arms that neither a table nor a request holds."""
-        for key, arm in [*self._arms.items()]:
-            if sys.getrefcount(arm) <= _HELD_HERE + 1:  # the list of items has one too
+        n_own = 0
+        # First an arm that nobody has, to see how many references this loop holds itself: that is Python's affair.
+        for key, arm in [(None, Arm("", "", "")), *self._arms.items()]:
+            n = sys.getrefcount(arm)
+            if key is None:
+                n_own = n + 1  # the book's
+            elif n <= n_own:
                 self._close(self._arms.pop(key))
 
     def _close(self, arm: Arm) -> None:

@@ -35,6 +35,14 @@ class Held:
     backend: Backend
     policy: LanePolicy
     source: Source
+    background: Executor[Batch]
+    """Runs shadow work, from the lane's twin."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Nobody waits for an answer, and no shadow runs."""
+        twin = self.lane.twin
+        return self.lane.is_idle and (twin is None or twin.is_idle)
 
 
 Holdings = dict[ServedVersion, Held]

@@ -35,6 +35,7 @@ from gateway.serving.faults import FaultLog
 from gateway.serving.held import Held, Holdings, Source, fingerprint
 from gateway.serving.modelconfig import to_triton
 from gateway.serving.routing import Routing
+from gateway.serving.shadows import twin
 from gateway.serving.wording import listed, quoted
 
 RETIRE_POLL_S = 0.005
@@ -65,6 +66,7 @@ class Loader:
         self._on_settled = on_settled
         self._models = models
         self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        hub.occupancy.n_cores = max(1, self._cores // workers)
         self._at_once = asyncio.Semaphore(max(1, self._cores // workers))
         self._holdings: Holdings = {} if holdings is None else holdings
         self._retiring: dict[Held, asyncio.Task[None]] = {}
@@ -327,8 +329,10 @@ class Loader:
         policy = self._policy(backend, source.config)
         executor = Executor(f"{entry.model}/{entry.version}", backend.run, policy.instances, loop, self._hub.completed)
         faults = FaultLog(loop, model=entry.model, version=entry.version)
+        signature = _native(entry, backend.signature)
+        shadow_lane, background = twin(self._hub, signature, backend, policy, faults.add)
         lane = Lane(
-            _native(entry, backend.signature),
+            signature,
             backend.run,
             executor.submit,
             faults.add,
@@ -336,10 +340,12 @@ class Loader:
             self._hub.pending,
             **policy.as_arguments(),
             sampler=self._hub.sampler,
+            occupancy=self._hub.occupancy,
+            twin=shadow_lane,
         )
         for rows, cost_us in backend.costs_us:
             lane.learn(rows, cost_us)
-        self._holdings[entry] = Held(lane, executor, backend, policy, source)
+        self._holdings[entry] = Held(lane, executor, backend, policy, source, background)
         self._catalog.move(entry, State.READY, signature=backend.signature, platform=backend.platform)
 
     def _publish(self) -> None:
@@ -376,9 +382,10 @@ class Loader:
 
     async def _see_out(self, held: Held) -> None:
         try:
-            while not held.lane.is_idle:  # noqa: ASYNC110 - the last answer leaves from native code, which tells nobody
+            while not held.is_idle:  # noqa: ASYNC110 - the last answer leaves from native code, which tells nobody
                 await asyncio.sleep(RETIRE_POLL_S)
             held.executor.close()
+            held.background.close()
             held.lane.release()
             await asyncio.to_thread(held.backend.close)
         except Exception:
@@ -407,6 +414,7 @@ class Loader:
         for held in (*self._holdings.values(), *self._retiring):
             held.lane.close()
             held.executor.close()
+            held.background.close()
 
 
 def _open(path: Path, config: ModelConfig, threads: int, model: str, version: str) -> tuple[Backend, Source]:

@@ -17,11 +17,18 @@ from gateway.native.connection import Hub
 from gateway.native.lane import Lane
 from gateway.observability import logs, snapshot
 from gateway.observability.feed import LineSender
-from gateway.observability.snapshot import ArmCounters, LaneCounters, added, duration_histogram, rows_histogram
+from gateway.observability.snapshot import (
+    ArmCounters,
+    LaneCounters,
+    added,
+    duration_histogram,
+    rows_histogram,
+)
 from gateway.routing.armbook import ArmBook
 from gateway.routing.route import RESERVED_ARMS
 from gateway.serving.agent import Agent
 from gateway.serving.catalog import Catalog, ServedVersion
+from gateway.serving.shadows import Shadows
 
 EVERY_S = 1.0
 LAST_WORD_PATIENCE_S = 0.2
@@ -51,10 +58,11 @@ class Telemetry:
         catalog: Catalog,
         arms: ArmBook,
         agent: Agent | None = None,
+        shadows: Shadows | None = None,
     ) -> None:
         self._agent = agent
         self._sender = LineSender(fd)
-        self._hub, self._catalog, self._arms = hub, catalog, arms
+        self._hub, self._catalog, self._arms, self._shadows = hub, catalog, arms, shadows
         self._ledger = Ledger(lanes)
         self._load_s: dict[ServedVersion, float] = {}
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -85,6 +93,8 @@ class Telemetry:
     async def _snapshot(self) -> snapshot.Snapshot:
         lanes = await self._ledger.read()
         add_arms(lanes, self._arms)
+        if self._shadows:
+            self._shadows.add_to(lanes)
         refused = {Code(code).name: count for code, count in getattr(self._hub, "refused", {}).items() if count}
         refusals = {_NOT_ADMITTED.get(code, code.lower()): count for code, count in refused.items()}
         if self._hub.n_rejected:

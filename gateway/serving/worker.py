@@ -44,6 +44,7 @@ from gateway.serving.rest import surface
 from gateway.serving.rest.classification import Labels
 from gateway.serving.routing import Routing
 from gateway.serving.rpc import CONTROL_EXTENSIONS, EXTENSIONS, Services
+from gateway.serving.shadows import Shadows
 from gateway.serving.statistics import Tally
 from gateway.serving.telemetry import Telemetry
 
@@ -153,6 +154,7 @@ class Worker:
         self.loader = Loader(
             self.catalog, self.hub, options.workers, self._on_settled, options.models, holdings, self.routing
         )
+        self.shadows = Shadows(self.hub)
         sweeper = loop.create_task(self._sweep())
         if url := options.store_url():
             self.agent = Agent(
@@ -174,6 +176,7 @@ class Worker:
                 self.catalog,
                 self.routing.arms,
                 self.agent,
+                self.shadows,
             )
         try:
             tls = tls_context(options.tls_cert, options.tls_key) if options.tls_cert and options.tls_key else None
@@ -212,6 +215,7 @@ class Worker:
                 await self.listener.close()
             self.commands.close()
             self.loader.close()
+            self.shadows.close()
             self.hub.close()
 
     async def _start(self, folders: list[ModelFolder]) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import ConfigError
-from gateway.routing.route import MAX_NAMES, MAX_RULES, Route, RouteError, load, parse
+from gateway.routing.route import MAX_NAMES, MAX_RULES, Route, RouteError, load, parse, validate_against
 
 WHOLE = {"1": 100}
 
@@ -239,6 +239,13 @@ def test_a_file_that_cannot_be_read_is_told_by_its_name(tmp_path: Path) -> None:
     file.write_text("versions: {1: 100}")
     with pytest.raises(ConfigError, match="the key 1 is not text; put it in quotes"):
         load(file)
+
+
+def test_the_route_in_the_documentation_is_one_without_fault(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs/routes.md").read_text(encoding="utf-8")
+    file = tmp_path / "route.yaml"
+    file.write_text(text.split("```yaml")[1].split("```")[0])
+    assert validate_against(load(file), dict.fromkeys("123", "READY")) == []
 
 
 json_values = st.recursive(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -112,6 +114,30 @@ def test_grpc_and_rest_follow_the_same_rules(gateway: InProcess, ask: Caller) ->
         body, headers = binary_body(ROW)
         assert rest.infer("m", body, **headers, x_tenant="acme").headers["content-type"] == "application/octet-stream"
     assert gateway.counted() == {"1 stable": 8, "2 beta": 3, "3 region": 4}
+
+
+def test_of_a_header_that_comes_twice_the_first_counts_by_rest_too(gateway: InProcess) -> None:
+    gateway.route({"m": RULES})
+    body = json.dumps(one()).encode()
+    for values, version in (("acme", "b"), "2"), (("b", "acme"), "1"):
+        head = "".join(f"X-Tenant: {value}\r\n" for value in values)
+        host, port = gateway.url.split(":")
+        with socket.create_connection((host, int(port)), 20) as raw:
+            raw.sendall(f"POST /v2/models/m/infer HTTP/1.1\r\nHost: x\r\n{head}".encode())
+            raw.sendall(b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+            answer = b"".join(iter(lambda: raw.recv(65536), b""))
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["model_version"] == version
+
+
+def test_every_header_of_a_rest_request_can_become_a_parameter(models: Path) -> None:
+    records: list[Any] = []
+    with serving(models, forward_headers="x-.*") as gateway, RestClient(gateway.url) as rest:
+        sampler = gateway.hub.sampler
+        sampler.record, sampler.every = (lambda *record: records.append(record)), 1
+        trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+        assert rest.infer("m", one(), X_Team="risk", Y="no", traceparent=trace).status == 200
+    ((*_, got_trace, parameters),) = records
+    assert (got_trace, parameters) == (trace.encode(), [("x-team", "risk")])
 
 
 def test_a_stream_is_routed_message_by_message_with_the_headers_of_its_call(gateway: InProcess) -> None:

@@ -27,4 +27,5 @@ cdef class Body:
     @staticmethod
     cdef Body sized(size_t capacity)                                        # raises MemoryError
     cdef void charge(self, Budget budget, size_t n) noexcept                # hand over n bytes already taken from budget
+    cdef void uncharge(self) noexcept                                       # who holds it from now on is not who it was counted for
     cdef void append(self, const uint8_t* data, size_t n) noexcept          # the caller has room

@@ -72,6 +72,11 @@ cdef class Body:
         memcpy(self.data + self.length, data, n)
         self.length += n
 
+    cdef void uncharge(self) noexcept:
+        if self.charged:
+            self.budget.release(self.charged)
+            self.charged = 0
+
     def __getbuffer__(self, Py_buffer* view, int flags):
         PyBuffer_FillInfo(view, self, self.data, self.length, 1, flags)
 

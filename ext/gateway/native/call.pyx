@@ -171,6 +171,8 @@ cdef class Call(Caller):
             return 0
         self.state = CALL_CLOSED
         self.stop_timer()
+        if self.out is not None:
+            self.out.uncharge()
         self.incoming = self.message = self.out = None
         self.messages = self.out_more = None
         if self.request is not None:
@@ -480,6 +482,7 @@ cdef void advance(Call call, size_t n) noexcept:
     call.out_sent += n
     call.stalled_us = 0
     if call.out_sent == call.out.length:
+        call.out.uncharge()                                   # sent; a shadow's pair may hold it longer
         call.out = call.out_more.popleft() if call.out_more else None
         call.out_sent = 0
         if call.unreturned:

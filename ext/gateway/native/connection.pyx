@@ -68,6 +68,8 @@ cdef class Hub(DataPlane):
     cdef int max_connections
     cdef int64_t header_timeout_us, send_timeout_us, idle_timeout_us
     cdef bint has_turn                          # scheduled
+    cdef bint has_idle_turn                     # scheduled
+    cdef uint64_t n_turns, n_turns_seen         # run; and when the idle turn was scheduled
     cdef public object http1                    # (transport, first bytes) -> asyncio.Protocol, for what is not HTTP/2
     cdef readonly set http1_connections         # those protocols; they remove themselves
     cdef int alarm_fd                           # timerfd; -1: the loop's own timers, whole milliseconds
@@ -113,12 +115,35 @@ cdef class Hub(DataPlane):
         self.run_turn(monotonic_us())
 
     cdef int run_turn(self, int64_t now_us) except -1:
+        self.n_turns += 1
         self.pump(now_us)
         self.flush_dirty()
         if self.pending:
             self.schedule()
+        elif self.has_background():
+            self.schedule_idle()
         self.arm()
         return 0
+
+    cdef int schedule_idle(self) except -1:
+        """A turn for shadow work, once the sockets have been asked and had nothing."""
+        if not self.has_idle_turn:
+            self.has_idle_turn = True
+            self.n_turns_seen = self.n_turns
+            self.call_soon(self._idle_turn)
+        return 0
+
+    def _idle_turn(self):
+        self.has_idle_turn = False
+        if self.is_draining or not self.has_background():
+            return
+        if not self.has_turn and not self.pending and self.n_turns == self.n_turns_seen:
+            self.pump_background(monotonic_us())
+            if self.dirty:
+                self.flush_dirty()
+            self.arm()
+        if self.has_background():
+            self.schedule_idle()
 
     cdef int flush_dirty(self) except -1:
         cdef Session session

@@ -7,7 +7,8 @@ cdef enum Kind:
     KIND_SESSION = 4
     KIND_CONNECTION = 5
     KIND_MEMORY = 6           # heap blocks behind bodies and requests
-    N_KINDS = 7
+    KIND_PAIR = 7
+    N_KINDS = 8
 
 
 cdef extern from *:

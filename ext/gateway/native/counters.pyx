@@ -3,7 +3,7 @@
 Only a debug build counts; the test suite asserts that every counter is back where it was after each test.
 """
 cdef long LIVE[N_KINDS]
-NAMES = ("body", "call", "request", "batch", "session", "connection", "memory")
+NAMES = ("body", "call", "request", "batch", "session", "connection", "memory", "pair")
 
 
 cdef void adjust(int kind, int delta) noexcept nogil:

@@ -6,13 +6,14 @@ from gateway.native.body cimport Body, Budget
 from gateway.native.call cimport Call
 from gateway.native.codec cimport Wire
 from gateway.native.http2 cimport SessionLimits
-from gateway.native.lane cimport Lane
+from gateway.native.lane cimport Lane, Occupancy
 from gateway.native.noted cimport Noted
 from gateway.native.refusal cimport N_CODES
 from gateway.native.request cimport Caller, Request
 from gateway.native.route cimport Asked, Target
 from gateway.native.routetable cimport RouteTable
 from gateway.native.sampler cimport Sampler
+from gateway.native.shadow cimport Mirror
 from gateway.native.timers cimport Timers
 
 
@@ -24,6 +25,9 @@ cdef class DataPlane:
     cdef readonly list inbox            # calls with events
     cdef readonly list dirty            # sessions with output
     cdef readonly list pending          # lanes to pump
+    cdef readonly list background       # lanes to pump when there is nothing else to do
+    cdef readonly Occupancy occupancy
+    cdef readonly Mirror mirror
     cdef object unary                   # path -> function(bytes) -> bytes
     cdef object streaming               # path -> function(Call) -> handler
     cdef object report
@@ -36,6 +40,8 @@ cdef class DataPlane:
 
     cdef int serve_inbox(self, int64_t now_us) except -1
     cdef int pump(self, int64_t now_us) except -1
+    cdef bint has_background(self) noexcept
+    cdef int pump_background(self, int64_t now_us) except -1
 
     cdef int _serve(self, Call call, int64_t now_us) except -1
     cdef int _serve_stream(self, Call call, int events, int64_t now_us) except -1

@@ -10,13 +10,14 @@ from gateway.native.codec cimport PARSE_OK, free_wire, parse_error_text, parse_r
 from gateway.native.cursor cimport Span
 from gateway.native.exchange cimport Exchange
 from gateway.native.http2 cimport SessionLimits
-from gateway.native.lane cimport Lane
+from gateway.native.lane cimport Lane, Occupancy
 from gateway.native.noted cimport Noted, note_all, release_noted
 from gateway.native.refusal cimport INTERNAL, INVALID_ARGUMENT, N_CODES, RESOURCE_EXHAUSTED, UNAVAILABLE, UNIMPLEMENTED
 from gateway.native.request cimport Caller, Request
 from gateway.native.route cimport FALLBACK_ERROR, Target
 from gateway.native.routetable cimport RouteTable
 from gateway.native.sampler cimport Sampler
+from gateway.native.shadow cimport Mirror
 from gateway.native.timers cimport Timers
 
 from gateway.native.refusal import Refusal
@@ -36,6 +37,8 @@ cdef class DataPlane:
         self.table = RouteTable({})
         self.inbox, self.dirty, self.pending = [], [], []
         self.sampler = Sampler()
+        self.background, self.occupancy = [], Occupancy()
+        self.mirror = Mirror(self.budget, report)
         self.unary, self.streaming, self.report = unary, streaming, report
         memset(&self.wire, 0, sizeof(self.wire))
         memset(&self.asked, 0, sizeof(self.asked))
@@ -87,6 +90,24 @@ cdef class DataPlane:
                 self.report(error)
         return 0
 
+    cdef bint has_background(self) noexcept:
+        """Whether shadow work could go on now; not while all executors that this worker may use are busy: one that ends brings a turn."""
+        if self.mirror.ended:
+            return True
+        return bool(self.background) and self.occupancy.n_batches < self.occupancy.n_cores
+
+    cdef int pump_background(self, int64_t now_us) except -1:
+        """When there is nothing else to do: one batch of shadow work."""
+        cdef Lane lane
+        self.mirror.compare_ended(now_us)
+        if self.background and self.occupancy.n_batches < self.occupancy.n_cores:
+            lane = self.background.pop(0)
+            try:
+                lane.pump(now_us)
+            except Exception as error:
+                self.report(error)
+        return 0
+
     cdef int _serve(self, Call call, int64_t now_us) except -1:
         cdef int events = call.events
         call.events = 0
@@ -126,6 +147,8 @@ cdef class DataPlane:
             request.streamed, request.is_rest, request.trace, request.parameters = streamed, is_rest, trace, parameters
             request.bind(&self.wire)
             lane.admit(request, deadline_us, now_us)
+            if target.route is not None and target.route.shadows is not None:
+                self.mirror.reflect(request, target.route.shadows, &self.asked, &self.wire, self.is_draining, now_us)
             return request
         except Refusal as refusal:
             self._note_refused(lane, request, refusal.code, is_rest, now_us)
@@ -269,11 +292,13 @@ cdef class DataPlane:
     # --- for tests and tools ---------------------------------------------------------------------------------------------------
 
     def turn(self, int64_t now_us):
-        """One loop turn without a loop: serve what sessions left, fire timers, pump lanes until none is pending."""
+        """One loop turn without a loop: serve what sessions left, fire timers, pump lanes until none is pending; then an idle one."""
         self.serve_inbox(now_us)
         self.timers.run_due(now_us)
         while self.pending:
             self.pump(now_us)
+        if self.has_background():
+            self.pump_background(now_us)
 
     def settle(self, Batch batch not None, int64_t now_us):
         """What Hub.completed does, at a given time and without I/O: a batch was executed, its members get their answers."""

@@ -33,6 +33,11 @@ cdef struct LaneStats:        # cumulative since start; read by statistics and m
     uint64_t refused_rows, refused_bytes, refused_late
 
 
+cdef class Occupancy:         # of one worker, over all its lanes
+    cdef readonly int n_batches         # that executors hold
+    cdef public int n_cores             # this worker's share: shadow work starts while fewer batches run
+
+
 cdef class LaneAlarm(Timed):
     cdef Lane lane
 
@@ -71,12 +76,17 @@ cdef class Lane(Holder):
     cdef dict batch_sizes                       # rows -> [batches, microseconds]
     cdef int64_t last_us                        # monotonic end of the last run; 0: never
     cdef Sampler sampler                        # None: no access log
+    # shadow work: a lane of its own, so that it shares no queue, no counter and no executor with those who wait for answers
+    cdef readonly Lane twin                     # of the same version, for shadow work; None: it takes none
+    cdef readonly bint is_background            # such a twin: pumped when there is nothing else to do
+    cdef Occupancy occupancy                    # None: nobody asks
 
     cdef int admit(self, Request request, int64_t deadline_us, int64_t now_us) except -1     # Refusal
     cdef int pump(self, int64_t now_us) except -1
     cdef int complete(self, Batch batch, int64_t now_us) except -1
 
     cdef void mark_pending(self)
+    cdef void _count_running(self, int by) noexcept
     cdef Release _decide(self, int64_t now_us, int64_t* wake_us) noexcept
     cdef Batch _form(self, int64_t now_us, Release reason)
     cdef Batch _released(self, Batch batch, Release reason)

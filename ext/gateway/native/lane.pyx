@@ -54,6 +54,14 @@ def decide_release(int64_t now_us, int64_t oldest_us, int64_t rows, int64_t max_
 
 
 @cython.final
+cdef class Occupancy:
+    """Occupancy(n_cores): who runs batches beside us."""
+
+    def __init__(self, int n_cores=1):
+        self.n_cores = n_cores
+
+
+@cython.final
 cdef class LaneAlarm(Timed):
     """max_delay has passed, or a deadline is near."""
 
@@ -74,7 +82,8 @@ cdef class Lane(Holder):
     def __init__(self, Signature signature not None, run, submit, report, Timers timers not None, list pending not None, *,
                  int64_t max_batch_size, size_t max_batch_bytes=32 << 20, int64_t max_delay_us=0, int instances=1,
                  int64_t max_queue_rows=65536, size_t max_queue_bytes=256 << 20, int64_t default_timeout_us=0, int64_t max_timeout_us=0,
-                 int priority_levels=1, int default_priority=1, int64_t inline_below_us=100, bint counts_cpu=False, Sampler sampler=None):
+                 int priority_levels=1, int default_priority=1, int64_t inline_below_us=100, bint counts_cpu=False, Sampler sampler=None,
+                 Occupancy occupancy=None, Lane twin=None, bint is_background=False):
         if not 1 <= priority_levels <= MAX_PRIORITIES or not 1 <= default_priority <= priority_levels:
             raise ValueError(
                 f"priority_levels: got {priority_levels} with default_priority {default_priority}, expected 1 <= default <= levels <= "
@@ -90,6 +99,7 @@ cdef class Lane(Holder):
         self.n_priorities, self.default_priority = priority_levels, default_priority
         self.inline_below_us, self.counts_cpu = inline_below_us, counts_cpu
         self.sampler, self.batch_sizes = sampler, {}
+        self.occupancy, self.twin, self.is_background = occupancy, twin, is_background
         self.alarm = LaneAlarm()
         self.alarm.lane = self
 
@@ -205,7 +215,7 @@ cdef class Lane(Holder):
             batch = self._form(now_us, reason)
             if batch is None:
                 continue                                      # all that could have joined were refused
-            self.n_running += 1
+            self._count_running(1)
             if self.cost.weight > 0 and predict_us(&self.cost, <double>batch.n_rows) < self.inline_below_us:
                 self._perform_inline(batch)
                 if self.n_queued:
@@ -218,6 +228,11 @@ cdef class Lane(Holder):
                 self.complete(batch, now_us)
                 self.report(error)
         return 0
+
+    cdef void _count_running(self, int by) noexcept:
+        self.n_running += by
+        if self.occupancy is not None:
+            self.occupancy.n_batches += by
 
     cdef int _perform_inline(self, Batch batch) except -1:
         self.stats.inline_batches += 1
@@ -245,7 +260,7 @@ cdef class Lane(Holder):
             at = self.heads[level]
             if at != NULL and (<Request>at).arrived_us < oldest_us:
                 oldest_us = (<Request>at).arrived_us
-            while self.has_deadlines and at != NULL and scanned < MAX_SCAN:
+            while self.has_deadlines and not self.is_background and at != NULL and scanned < MAX_SCAN:
                 if (<Request>at).deadline_us and (deadline_us == 0 or (<Request>at).deadline_us < deadline_us):
                     deadline_us = (<Request>at).deadline_us
                 at = (<Request>at).next
@@ -332,7 +347,7 @@ cdef class Lane(Holder):
         """Settle every member, whatever happened to the others."""
         cdef Request request
         cdef int i
-        self.n_running -= 1
+        self._count_running(-1)
         self.now_us = self.last_us = now_us
         self._note_run(batch)
         if batch.cost_us and not batch.has_failed:            # halving runs more than once, a refusal of the model less than all of it
@@ -458,14 +473,20 @@ cdef class Lane(Holder):
         return self.n_queued == 0 and self.n_running == 0
 
     def close(self):
-        """Refuse what comes from now on; what is queued or running still finishes."""
+        """Refuse what comes from now on; what is queued or running still finishes, but queued shadow work goes: nobody waits for it."""
         self.is_closed = True
+        if self.twin is not None:
+            self.twin.close()
+        while self.is_background and self.n_queued:
+            self._settle(self._head(), (UNAVAILABLE, f"{self.signature.describe()} is being unloaded"))
 
     def release(self):
         """After close and idle: let go of the model."""
         self.timers.cancel(self.alarm)
         self.alarm.lane = None
         self.run = self.submit = None
+        if self.twin is not None:
+            self.twin.release()
 
     def learn(self, int64_t rows, double us):
         """A measured run of the warm-up."""
