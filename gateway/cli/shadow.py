@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any
 
 import typer
@@ -43,7 +44,7 @@ def show_shadow(model: Model, server: Server = DEFAULT_SERVER, as_json: AsJson =
 @app.command("disagreements")
 def disagreements(
     model: Model,
-    limit: Annotated[int, typer.Option(min=1, metavar="N", help="Samples of each pair.")] = 5,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most.")] = 5,
     recent: Annotated[bool, typer.Option("--recent", help="The latest instead of the worst.")] = False,
     server: Server = DEFAULT_SERVER,
     as_json: AsJson = False,
@@ -57,12 +58,11 @@ def disagreements(
         if as_json:
             return show.print_json(answer)
         kind = "recent" if recent else "worst"
-        n_shown = 0
-        for each in answer["disagreements"]:
-            for sample in each["sample"].get(kind, [])[:limit]:
-                n_shown += 1
-                _print_sample(each, sample)
-        if not n_shown:
+        found = [(each, sample) for each in answer["disagreements"] for sample in each["sample"].get(kind, [])]
+        found.sort(key=lambda pair: pair[1].get("at", 0.0) if recent else _severity(pair[1]), reverse=True)
+        for each, sample in found[:limit]:
+            _print_sample(each, sample)
+        if not found:
             print(f"none: see gateway shadow show {shown(model)} for how many were compared")
 
 
@@ -90,6 +90,12 @@ def _rows(pair: dict[str, Any]) -> list[tuple[Any, ...]]:
         )
     total = ("all", compared, _share(counts.get("agreed", 0), compared), _share(counts.get("exact", 0), compared), "")
     return [*rows, (*head, *total, failed)] if len(rows) != 1 else rows
+
+
+def _severity(sample: dict[str, Any]) -> float:
+    """Of all workers' samples: those first that cannot be compared at all."""
+    differs = float(sample.get("relative_difference") or 0.0)
+    return math.inf if sample.get("is_broken") or math.isnan(differs) else differs
 
 
 def _print_sample(found: dict[str, Any], sample: dict[str, Any]) -> None:
