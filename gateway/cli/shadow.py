@@ -23,22 +23,33 @@ MAX_VALUES = 6
 
 
 @app.command("show")
-def show_shadow(model: Model, server: Server = DEFAULT_SERVER, as_json: AsJson = False) -> None:
-    """How often the answers agreed, by shadow and output."""
+def show_shadow(
+    model: Model,
+    every_stage: Annotated[bool, typer.Option("--all", help="Also of earlier generations of the route.")] = False,
+    server: Server = DEFAULT_SERVER,
+    as_json: AsJson = False,
+) -> None:
+    """How often the answers agreed, by shadow and output.
+
+    Over all workers. A stage is a generation of the route: each starts to count anew. `agree` is within the tolerance,
+    `same first` the same class of highest score; differences are relative, and upper bounds.
+    """
     with answered():
         answer = Client(server).get("v1", "shadows", model)
         if as_json:
             return show.print_json(answer)
-        if not answer["pairs"]:
+        if not answer["pairs"] and not answer["requests"]:
             name = shown(model)
             print(f"nothing compared yet: give {name} a shadow with gateway route set {name} --shadow VERSION")
             return
-        rows: list[tuple[Any, ...]] = []
-        for pair in answer["pairs"]:
-            rows += _rows(pair)
-        show.print_table(
-            "shadow", "beside", ">stage", "output", ">compared", ">agree", ">exact", ">same first", "failed", rows=rows
-        )
+        newest = max(int(each["stage"]) for each in _with_stage(answer))
+        wanted = {str(each["stage"]) for each in _with_stage(answer) if every_stage or int(each["stage"]) == newest}
+        requests = [each for each in answer["requests"] if each["stage"] in wanted]
+        pairs = [each for each in answer["pairs"] if str(each["counts"].get("stage")) in wanted]
+        show.print_table(*_REQUEST_COLUMNS, rows=[_requests(each) for each in requests])
+        show.print_table(*_PAIR_COLUMNS, rows=[row for pair in pairs for row in _rows(pair)])
+        if len(wanted) == 1 and any(str(each["stage"]) not in wanted for each in _with_stage(answer)):
+            print("earlier stages: --all")
 
 
 @app.command("disagreements")
@@ -66,30 +77,67 @@ def disagreements(
             print(f"none: see gateway shadow show {shown(model)} for how many were compared")
 
 
+_REQUEST_COLUMNS = ("shadow", ">stage", ">drawn", ">shadowed", "dropped")
+_PAIR_COLUMNS = (
+    "shadow", "beside", ">stage", "output", ">compared", ">agree", ">exact", ">same first", ">median diff", ">p99 diff",
+    "failed",
+)  # fmt: skip
+
+
+def _with_stage(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*answer["requests"], *(pair["counts"] for pair in answer["pairs"])]
+
+
+def _requests(each: dict[str, Any]) -> tuple[Any, ...]:
+    counts = each["counts"]
+    return each["version"], each["stage"], counts["drawn"], counts["shadowed"], _by_reason(counts["dropped"])
+
+
 def _rows(pair: dict[str, Any]) -> list[tuple[Any, ...]]:
-    """One for each output; one for a pair in which nothing was compared."""
-    document = pair["counts"]
-    counts = document.get("counts", {})
-    compared = counts.get("agreed", 0) + counts.get("disagreed", 0)
-    beside = " ".join(filter(None, (document.get("primary_version"), document.get("primary_arm")))) or "(another stage)"
-    head = (pair["version"], beside, document.get("stage", ""))
-    failed = ", ".join(f"{code}: {n}" for code, n in counts.get("shadow_failed", {}).items())
-    rows = []
-    for name, output in counts.get("outputs", {}).items():
-        pairs = output.get("pairs", 0)
-        rows.append(
-            (
-                *head,
-                name,
-                pairs,
-                _share(output.get("within", 0), pairs),
-                _share(output.get("exact", 0), pairs),
-                _share(output.get("same_first", 0), output.get("rows", 0)),
-                failed,
-            )
+    """One for each output, and one for them together."""
+    document, rates = pair["counts"], pair["rates"]
+    counts = document["counts"]
+    beside = " ".join(filter(None, (document["primary_version"], document["primary_arm"]))) or "(another stage)"
+    head = (pair["version"], beside, document["stage"])
+    failed = _by_reason(counts["shadow_failed"])
+    rows = [
+        (
+            *head,
+            name,
+            counts["outputs"][name]["pairs"],
+            _percent(rate["within_tolerance"]),
+            _percent(rate["exact"]),
+            _percent(rate["same_first"]),
+            _size(rate["median_relative_difference"]),
+            _size(rate["p99_relative_difference"]),
+            failed,
         )
-    total = ("all", compared, _share(counts.get("agreed", 0), compared), _share(counts.get("exact", 0), compared), "")
-    return [*rows, (*head, *total, failed)] if len(rows) != 1 else rows
+        for name, rate in rates["outputs"].items()
+    ]
+    total = (
+        *head,
+        "all",
+        rates["compared"],
+        _percent(rates["agreement"]),
+        _percent(rates["exact"]),
+        "",
+        "",
+        "",
+        failed,
+    )
+    return rows if len(rows) == 1 else [*rows, total]
+
+
+def _by_reason(counts: dict[str, int]) -> str:
+    return ", ".join(f"{reason}: {n}" for reason, n in counts.items() if n)
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.2f} %"
+
+
+def _size(bound: float | str | None) -> str:
+    return "" if bound is None else bound if isinstance(bound, str) else f"{bound:.0e}" if bound else "0"
 
 
 def _severity(sample: dict[str, Any]) -> float:
@@ -118,7 +166,3 @@ def _values(tensor: dict[str, Any]) -> str:
     values = tensor["values"]
     more = ", ..." if tensor.get("is_cut") or len(values) > MAX_VALUES else ""
     return shown(", ".join(f"{v:.6g}" if isinstance(v, float) else str(v) for v in values[:MAX_VALUES])) + more
-
-
-def _share(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.2f} %" if whole else ""
