@@ -224,12 +224,24 @@ class Pairs(_Answer):
     version: str
     """The shadow's."""
     key: str
+    """Stage/version/arm of the other side."""
     counts: dict[str, Any]
+    """Integers, added up over workers."""
+    rates: dict[str, Any]
+    """What people ask first, made of them."""
+
+
+class ShadowRequests(_Answer):
+    version: str
+    stage: str
+    counts: dict[str, Any]
+    """How many requests were drawn for it, and what became of those that have no pair."""
 
 
 class Shadows(_Answer):
     model: str
     pairs: list[Pairs]
+    requests: list[ShadowRequests]
 
 
 class Disagreement(_Answer):

@@ -37,7 +37,7 @@ PRUNE_EVERY_S = 600.0
 START_GRACE_S = 10.0
 """For the first worker of each place to report; then a model's first route does not wait for it any longer."""
 FORGET_WORKERS_AFTER_S = 24 * 3600.0
-FORGET_REPORTS_AFTER_S = {"pair": 30 * 24 * 3600.0, "disagreement": 7 * 24 * 3600.0}
+FORGET_REPORTS_AFTER_S = {"pair": 30 * 24 * 3600.0, "shadow": 30 * 24 * 3600.0, "disagreement": 7 * 24 * 3600.0}
 
 
 def run(options: ControlOptions, sock: socket.socket) -> NoReturn:

@@ -27,9 +27,10 @@ from gateway.serving.catalog import Catalog
 from gateway.serving.lastroutes import KeptRoute
 from gateway.serving.orders import Key, Orders, changes, remembered
 from gateway.serving.routing import RouteInForce
+from gateway.serving.sources import Read, Sources
 
 if TYPE_CHECKING:
-    from gateway.store import Report, Store
+    from gateway.store import Store
 
 HEARTBEAT_S = 1.0
 WAIT_S = 0.1
@@ -60,14 +61,6 @@ class Routes(Protocol):
     def apply(self, routes: Mapping[str, RouteInForce], revision: int) -> Mapping[str, str]: ...
 
     def faults(self) -> Mapping[str, str]: ...
-
-
-@dataclass(slots=True)
-class _Source:
-    kind: str
-    every_s: float
-    read: Callable[[], list[Report]]
-    due_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +102,7 @@ class Agent:
         """Of what is in force."""
         self._load_faults: dict[Key, str] = {}
         self._loading: set[Key] = set()
-        self._sources: list[_Source] = []
+        self._sources = Sources()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -135,11 +128,11 @@ class Agent:
     def now(self) -> AgentNow:
         return AgentNow(self._is_store_up, self._known.revision, self._store_fault)
 
-    def add_source(self, kind: str, every_s: float, read: Callable[[], list[Report]]) -> None:
+    def add_source(self, kind: str, every_s: float, read: Read) -> None:
         """Have `read()` called on the loop every so often, and what it returns written to the store. Reports are
         cumulative: one that gets lost is made up for by the next.
         """
-        self._sources.append(_Source(kind, every_s, read, time.monotonic() + every_s))
+        self._sources.add(kind, every_s, read)
 
     def start(self) -> None:
         """Put the last routes into force, before anything is loaded, and begin to look for newer ones."""
@@ -234,8 +227,7 @@ class Agent:
             store.close()
 
     def _pause_s(self) -> float:
-        dues = [self._told_s + HEARTBEAT_S, *(source.due_s for source in self._sources)]
-        return min(dues) - time.monotonic()
+        return min(self._told_s + HEARTBEAT_S, self._sources.due_s) - time.monotonic()
 
     # --- orders
 
@@ -430,22 +422,9 @@ class Agent:
 
     def _send(self, store: Store) -> None:
         """What sources have counted."""
-        from gateway.store import StoreUnavailable
-
-        now_s = time.monotonic()
-        for source in self._sources:
-            if now_s < source.due_s:
-                continue
-            source.due_s = now_s + source.every_s
-            try:
-                reports = self._call(source.read, ACK_TIMEOUT_S)
-                if reports:
-                    store.put_reports(self.incarnation, reports)
-            except StoreUnavailable as error:
-                store.revision()
-                self._lost(str(error))
-            except Exception as error:
-                self._log.exception("reports are lost", kind=source.kind, error=str(error))
+        if fault := self._sources.send(store, self.incarnation, lambda read: self._call(read, ACK_TIMEOUT_S)):
+            store.revision()  # or it cannot be read either, and that is for the caller
+            self._lost(fault)
 
     # --- up and down
 

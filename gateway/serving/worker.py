@@ -51,6 +51,8 @@ from gateway.serving.telemetry import Telemetry
 SYNC_PATIENCE_S = 2.0
 """For the store's orders, before this worker says that it is ready. Without them it serves by the last routes it has.
 """
+SHADOWS_EVERY_S = 2.0
+"""What shadows answered is looked at by people who have just started one."""
 SWEEP_EVERY_S = 1.0
 DRAIN_POLL_S = 0.02
 FINAL_GOAWAY_AFTER_S = 1.0
@@ -168,6 +170,7 @@ class Worker:
                 is_first=options.accept == "at_once" and options.control_fd is not None,
             )
             self.agent.add_source(signatures.KIND, signatures.EVERY_S, signatures.Signatures(self.catalog).read)
+            self.agent.add_source("shadow", SHADOWS_EVERY_S, self.shadows.read)
         if options.telemetry_fd is not None:
             self._telemetry = Telemetry(
                 options.telemetry_fd,

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from gateway.control import automatic, fleet, keep
-from gateway.control.api.shadows import added
 from gateway.control.diff import diff
 from gateway.control.fleet import Expected, Silent
 from gateway.store import RouteRecord, WorkerRecord
@@ -108,15 +107,3 @@ def test_a_difference_is_told_by_the_path_of_each_place() -> None:
         {"path": "pinned", "before": "obey", "after": None},
     ]
     assert diff(before, before) == []
-
-
-def test_reports_of_several_workers_add_up() -> None:
-    left = {"n": 1, "by": {"x": 2}, "bins": [1, 2], "name": "a", "is_open": True}
-    right = {"n": 3, "by": {"x": 4, "y": 5}, "bins": [1, 1, 1], "name": "b", "is_open": True}
-    assert added(left, right) == {
-        "n": 4,
-        "by": {"x": 6, "y": 5},
-        "bins": [2, 3, 1],
-        "name": "a",
-        "is_open": True,
-    }

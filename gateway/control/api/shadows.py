@@ -9,23 +9,29 @@ from fastapi import APIRouter
 
 from gateway.control import answers
 from gateway.control.api.common import Shared, refusals
+from gateway.control.plane import Plane
+from gateway.routing.shadowreport import merged, rates
 
 router = APIRouter(prefix="/v1/shadows", tags=["shadows"])
 
-PAIR, DISAGREEMENT = "pair", "disagreement"
+PAIR, DISAGREEMENT, REQUESTS = "pair", "disagreement", "shadow"
 """Kinds of reports that workers write."""
 
 
 @router.get("/{model}", summary="Pairs compared, by version and stage", responses=refusals())
 def show_shadows(plane: Shared, model: str) -> answers.Shadows:
-    sums: dict[tuple[str, str], Any] = {}
-    for report in plane.store.reports(PAIR, model=model):
-        key = report.version, report.key
-        body = json.loads(report.body)
-        sums[key] = added(sums[key], body) if key in sums else body
+    documents = _by_key(plane, PAIR, model)
+    drawn = _by_key(plane, REQUESTS, model)
     return answers.Shadows(
         model=model,
-        pairs=[answers.Pairs(version=version, key=key, counts=counts) for (version, key), counts in sums.items()],
+        pairs=[
+            answers.Pairs(version=version, key=key, counts=(total := merged(several)), rates=rates(total))
+            for (version, key), several in documents.items()
+        ],
+        requests=[
+            answers.ShadowRequests(version=version, stage=key, counts=merged(several))
+            for (version, key), several in drawn.items()
+        ],
     )
 
 
@@ -38,16 +44,9 @@ def show_disagreements(plane: Shared, model: str) -> answers.Disagreements:
     return answers.Disagreements(model=model, disagreements=found)
 
 
-def added(left: Any, right: Any) -> Any:
-    """Two documents of counters: numbers add up, dictionaries by key, lists by place; of the rest, the first counts."""
-    if isinstance(left, dict) and isinstance(right, dict):
-        return {
-            key: added(left[key], right[key]) if key in left and key in right else left.get(key, right.get(key))
-            for key in {**left, **right}
-        }
-    if isinstance(left, list) and isinstance(right, list):
-        longer, shorter = (left, right) if len(left) >= len(right) else (right, left)
-        return [added(a, b) for a, b in zip(longer, shorter, strict=False)] + longer[len(shorter) :]
-    if isinstance(left, bool) or not isinstance(left, int | float) or not isinstance(right, int | float):
-        return left
-    return left + right
+def _by_key(plane: Plane, kind: str, model: str) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Documents of all workers, also of those that are gone, by (version, key)."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for report in plane.store.reports(kind, model=model):
+        found.setdefault((report.version, report.key), []).append(json.loads(report.body))
+    return found
