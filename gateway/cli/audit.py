@@ -14,6 +14,9 @@ app = typer.Typer(
     name="audit", no_args_is_help=True, rich_markup_mode=None, help="Who changed what and why: read it, verify it."
 )
 
+PATIENCE_S = 300.0
+"""To verify reads every entry there ever was."""
+
 
 @app.command("log")
 def log(
@@ -68,7 +71,7 @@ def verify(
     this prints, and give it with --head the next time. The exit code is 1 when something is wrong.
     """
     with answered():
-        answer = Client(server).get("v1", "audit", "verify", head=head)
+        answer = Client(server).get("v1", "audit", "verify", patience_s=PATIENCE_S, head=head)
         if as_json:
             show.print_json(answer)
         elif answer["ok"]:

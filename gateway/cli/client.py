@@ -76,8 +76,8 @@ class Client:
         self._port = port or (443 if self._scheme == "https" else 80)
         self._prefix = parts.path
 
-    def get(self, *path: str, **query: Any) -> Any:
-        return self._ask("GET", path, query, None, READ_PATIENCE_S)
+    def get(self, *path: str, patience_s: float | None = None, **query: Any) -> Any:
+        return self._ask("GET", path, query, None, patience_s or READ_PATIENCE_S)
 
     def put(self, *path: str, body: Any, **query: Any) -> Any:
         return self._ask("PUT", path, query, body, CHANGE_PATIENCE_S)

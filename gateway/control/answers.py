@@ -224,20 +224,18 @@ class Pairs(_Answer):
     version: str
     """The shadow's."""
     key: str
-    rates: dict[str, Any]
-    """What people ask first, of `counts`; null where nothing was compared."""
+    """Stage/version/arm of the other side."""
     counts: dict[str, Any]
+    """Integers, added up over workers."""
+    rates: dict[str, Any]
+    """What people ask first, made of them."""
 
 
 class ShadowRequests(_Answer):
-    """What became of the requests that were drawn for a shadow."""
-
     version: str
-    stage: int
-    drawn: int
-    shadowed: int
-    dropped: dict[str, int]
-    """Those without a pair, by reason."""
+    stage: str
+    counts: dict[str, Any]
+    """How many requests were drawn for it, and what became of those that have no pair."""
 
 
 class Shadows(_Answer):

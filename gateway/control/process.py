@@ -44,6 +44,7 @@ FORGET_WORKERS_AFTER_S = 24 * 3600.0
 FORGET_REPORTS_AFTER_S = {
     "plan": 24 * 3600.0,
     "pair": 30 * 24 * 3600.0,
+    "shadow": 30 * 24 * 3600.0,
     "disagreement": 7 * 24 * 3600.0,
     "capture": 1800.0,  # callers' rows: gone soon, also when nobody fetched them
     "capture_order": 1800.0,

@@ -14,7 +14,6 @@ import socket
 import threading
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +27,10 @@ from gateway.serving.catalog import Catalog
 from gateway.serving.lastroutes import KeptRoute
 from gateway.serving.orders import Key, Orders, changes, remembered
 from gateway.serving.routing import RouteInForce
+from gateway.serving.sources import Read, Sources
 
 if TYPE_CHECKING:
-    from gateway.store import Report, Store
+    from gateway.store import Store
 
 HEARTBEAT_S = 1.0
 WAIT_S = 0.1
@@ -63,14 +63,6 @@ class Routes(Protocol):
     def faults(self) -> Mapping[str, str]: ...
 
 
-@dataclass(slots=True)
-class _Source:
-    kind: str
-    every_s: float
-    read: Callable[[], list[Report]]
-    due_s: float
-
-
 @dataclass(frozen=True, slots=True)
 class AgentNow:
     """For metrics and status."""
@@ -82,7 +74,8 @@ class AgentNow:
 
 class Agent:
     """One per worker; made on its loop. `url` is the store's and `state` its folder, `folder` is where the last routes
-    are kept. Nothing happens before `start`.
+    are kept. `is_first`: all workers are being started, so nobody can have changed anything meanwhile. Nothing happens
+    before `start`.
     """
 
     def __init__(
@@ -95,6 +88,7 @@ class Agent:
         *,
         state: Path | None = None,
         folder: Path | None = None,
+        is_first: bool = False,
     ) -> None:
         self._url, self._index, self._state, self._folder = url, index, state, folder
         self._catalog, self._loader, self._routing = catalog, loader, routing
@@ -108,8 +102,7 @@ class Agent:
         """Of what is in force."""
         self._load_faults: dict[Key, str] = {}
         self._loading: set[Key] = set()
-        self._sources: list[_Source] = []
-        self._errands: deque[Callable[[Store], None]] = deque()
+        self._sources = Sources()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -120,6 +113,8 @@ class Agent:
         self._store_fault = "not reached yet"
         self._is_file_current = False
         self._synced: asyncio.Future[None] = self._loop.create_future()
+        self._is_first = is_first
+        self._is_serving = threading.Event()
         self._thread = threading.Thread(target=self._run, name="agent", daemon=True)
 
     # --- the loop's side
@@ -133,11 +128,11 @@ class Agent:
     def now(self) -> AgentNow:
         return AgentNow(self._is_store_up, self._known.revision, self._store_fault)
 
-    def add_source(self, kind: str, every_s: float, read: Callable[[], list[Report]]) -> None:
+    def add_source(self, kind: str, every_s: float, read: Read) -> None:
         """Have `read()` called on the loop every so often, and what it returns written to the store. Reports are
         cumulative: one that gets lost is made up for by the next.
         """
-        self._sources.append(_Source(kind, every_s, read, time.monotonic() + every_s))
+        self._sources.add(kind, every_s, read)
 
     def start(self) -> None:
         """Put the last routes into force, before anything is loaded, and begin to look for newer ones."""
@@ -146,6 +141,10 @@ class Agent:
             for model, fault in unreadable.items():
                 self._log.error("last route cannot be read", model=model, error=fault)
             self._put(routes, self._known.revision)
+        if self._is_first and lastroutes.are_current(self._known, self._url):
+            self._synced.set_result(None)
+        else:
+            self._is_serving.set()
         self._thread.start()
 
     async def settled(self, patience_s: float) -> None:
@@ -157,10 +156,10 @@ class Agent:
         self._told_s = float("-inf")
         self._wake.set()
 
-    def errand(self, work: Callable[[Store], None]) -> None:
-        """Have `work(store)` done once, in the agent's thread; what fails is logged."""
-        self._errands.append(work)
-        self._wake.set()
+    def serving(self) -> None:
+        """The worker is ready; what is expensive may begin."""
+        self._is_serving.set()
+        self.poke()
 
     def drain(self) -> None:
         """Say that this worker is on its way out: nobody need wait for it."""
@@ -171,6 +170,7 @@ class Agent:
         """Say goodbye, if the store listens."""
         self._is_draining = True
         self._stop.set()
+        self._is_serving.set()
         self._wake.set()
         if self._thread.is_alive():
             await asyncio.to_thread(self._thread.join, CLOSE_PATIENCE_S)
@@ -181,6 +181,7 @@ class Agent:
 
     def _run(self) -> None:
         try:
+            self._is_serving.wait()
             while not self._stop.is_set():
                 try:
                     self._attend(self._connect())
@@ -213,8 +214,6 @@ class Agent:
                     seen = revision
                 self._tell_if_due(store)
                 self._send(store)
-                while self._errands:
-                    self._do(store, self._errands.popleft())
                 if self._wake.is_set():
                     self._wake.clear()
                     continue
@@ -228,8 +227,7 @@ class Agent:
             store.close()
 
     def _pause_s(self) -> float:
-        dues = [self._told_s + HEARTBEAT_S, *(source.due_s for source in self._sources)]
-        return min(dues) - time.monotonic()
+        return min(self._told_s + HEARTBEAT_S, self._sources.due_s) - time.monotonic()
 
     # --- orders
 
@@ -424,28 +422,9 @@ class Agent:
 
     def _send(self, store: Store) -> None:
         """What sources have counted."""
-        from gateway.store import StoreUnavailable
-
-        now_s = time.monotonic()
-        for source in self._sources:
-            if now_s < source.due_s:
-                continue
-            source.due_s = now_s + source.every_s
-            try:
-                reports = self._call(source.read, ACK_TIMEOUT_S)
-                if reports:
-                    store.put_reports(self.incarnation, reports)
-            except StoreUnavailable as error:
-                store.revision()
-                self._lost(str(error))
-            except Exception as error:
-                self._log.exception("reports are lost", kind=source.kind, error=str(error))
-
-    def _do(self, store: Store, work: Callable[[Store], None]) -> None:
-        try:
-            work(store)
-        except Exception as error:
-            self._log.error("errand failed", error=str(error))
+        if fault := self._sources.send(store, self.incarnation, lambda read: self._call(read, ACK_TIMEOUT_S)):
+            store.revision()  # or it cannot be read either, and that is for the caller
+            self._lost(fault)
 
     # --- up and down
 

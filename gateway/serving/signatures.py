@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from gateway.backends.base import Signature
 from gateway.serving.catalog import Catalog
 
-if TYPE_CHECKING:
-    from gateway.store import Report
-
 KIND = "signature"
 EVERY_S = 0.5
+
+
+class Report(NamedTuple):
+    """As the agent takes it."""
+
+    kind: str
+    model: str
+    version: str
+    key: str
+    body: bytes
+    at: float
 
 
 class Signatures:
@@ -25,8 +33,6 @@ class Signatures:
 
     def read(self) -> list[Report]:
         """Of what was loaded since the last time."""
-        from gateway.store import Report
-
         reports = []
         for model in self._catalog.models():
             for entry in self._catalog.versions(model):

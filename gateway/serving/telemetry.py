@@ -57,8 +57,8 @@ class Telemetry:
         lanes: Callable[[], Mapping[Key, Lane]],
         catalog: Catalog,
         arms: ArmBook,
-        shadows: Shadows | None = None,
         agent: Agent | None = None,
+        shadows: Shadows | None = None,
     ) -> None:
         self._agent = agent
         self._sender = LineSender(fd)

@@ -57,8 +57,9 @@ from gateway.serving.telemetry import Telemetry
 SYNC_PATIENCE_S = 2.0
 """For the store's orders, before this worker says that it is ready. Without them it serves by the last routes it has.
 """
+SHADOWS_EVERY_S = 2.0
+"""What shadows answered is looked at by people who have just started one."""
 SWEEP_EVERY_S = 1.0
-SHADOWS_EVERY_S = 1.0
 DRAIN_POLL_S = 0.02
 FINAL_GOAWAY_AFTER_S = 1.0
 """Peers that do not answer the ping which follows the first GOAWAY."""
@@ -182,11 +183,12 @@ class Worker:
                 self.routing,
                 state=options.state,
                 folder=options.routes_folder or options.state,
+                is_first=options.accept == "at_once" and options.control_fd is not None,
             )
             self.agent.add_source(TILE_KIND, TILES_EVERY_S, self.monitors.read)
             self.agent.add_source(CAPTURE_KIND, CAPTURES_EVERY_S, self.captures.source(self.agent))
             self.agent.add_source(signatures.KIND, signatures.EVERY_S, signatures.Signatures(self.catalog).read)
-            self.agent.add_source("shadows", SHADOWS_EVERY_S, self.shadows.read)
+            self.agent.add_source("shadow", SHADOWS_EVERY_S, self.shadows.read)
         if options.telemetry_fd is not None:
             self._telemetry = Telemetry(
                 options.telemetry_fd,
@@ -194,8 +196,8 @@ class Worker:
                 lambda: self.loader.lanes,
                 self.catalog,
                 self.routing.arms,
-                self.shadows,
                 self.agent,
+                self.shadows,
             )
         try:
             tls = tls_context(options.tls_cert, options.tls_key) if options.tls_cert and options.tls_key else None
@@ -212,7 +214,7 @@ class Worker:
             self.catalog.started = True
             self._tell(event="ready")
             if self.agent:
-                self.agent.poke()
+                self.agent.serving()
             await self._stop.wait()
             return await self._drain()
         except GatewayError as error:

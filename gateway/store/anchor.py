@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gateway.errors import ConfigError, InvalidArgument
+from gateway.observability import logs
 from gateway.store.chain import Head
 
 HEAD_FILE = "audit-head"
@@ -46,6 +47,9 @@ class Anchor:
         """None when there is none. ConfigError when there is one that cannot be used."""
         try:
             text = self._key_path.read_text("ascii").strip()
+            if self._key_path.stat().st_mode & 0o077:
+                cure = f"chmod 600 {self._key_path}"
+                logs.get().warning("audit key is open to others", file=str(self._key_path), cure=cure)
         except FileNotFoundError:
             return None
         except (OSError, UnicodeDecodeError) as error:

@@ -15,6 +15,7 @@ from gateway.store.part import Part, parsed
 from gateway.store.records import AuditEntry
 
 _TABLE = schema.audit.c
+_COLUMNS = [_TABLE[field] for field in Row.__dataclass_fields__]
 _CHUNK = 1000
 """Rows read at once: the log may be larger than memory should be."""
 
@@ -50,11 +51,12 @@ class AuditLog(Part):
         verifier, ledger = Verifier(self._key, noted), Ledger()
         with self._read() as connection:
             counters = connection.execute(sa.select(schema.counters)).one_or_none()
-            statement = sa.select(schema.audit).order_by(_TABLE.seq).execution_options(yield_per=_CHUNK)
+            statement = sa.select(*_COLUMNS).order_by(_TABLE.seq).execution_options(yield_per=_CHUNK)
             with connection.execute(statement) as rows:
-                for row in rows.mappings():
-                    if verifier.add(Row(**row)):
-                        ledger.add(Row(**row))
+                for each in rows:
+                    row = Row(*each)
+                    if verifier.add(row):
+                        ledger.add(row)
             counted = Head(counters.audit_count, counters.audit_hash) if counters else None
             verdict = verifier.verdict(counted)
             if verdict.ok:

@@ -33,7 +33,7 @@ def answering(content: bytes) -> Iterator[str]:
                 connection.recv(65536)
                 connection.sendall(content)
 
-        thread = threading.Thread(target=serve)
+        thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         thread.join()
@@ -111,7 +111,7 @@ def test_any_name_can_be_given_and_none_adds_a_header(name: str) -> None:
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
 
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        thread: threading.Thread = threading.Thread(target=serve, args=(listener,))
+        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
         thread.start()
         assert Client(f"http://127.0.0.1:{listener.getsockname()[1]}", name).post("v1", "x", body={}) == {}
         thread.join()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -282,7 +283,7 @@ def test_the_status_is_drawn_live_on_a_terminal(gateway: GatewayProcess) -> None
             return seen.count(b"all is well") >= 2
 
         eventually(drawn_twice, "it is drawn again")
-        process.send_signal(2)
+        process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0
     os.close(leader)
 
@@ -296,6 +297,28 @@ def test_a_route_comes_from_standard_input(gateway: GatewayProcess, run, at_firs
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["generation"] == at_first + 1
     assert "1 rule" in run("route", "show").stdout
+
+
+def test_a_worker_that_does_not_acknowledge_is_named_and_the_exit_code_tells(
+    run, at_first: int, gateway: GatewayProcess
+) -> None:
+    eventually(lambda: told(run("status", "--json"))["ok"], "all is well")
+    stopped = gateway.workers()[0]
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        result = run("route", "set", "fraud", "2", code=1)
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    assert f"fraud: generation {at_first + 1} is in force" in result.stdout
+    assert "  live in 1 worker: " in result.stdout
+    assert "  NOT live in " in result.stdout
+    assert f"still at generation {at_first}" in result.stdout
+
+    def all_have_it() -> bool:
+        answer = told(run("route", "show", "fraud", "--json"))
+        return len(answer["acknowledged"]) == 2 and not answer["missing"]
+
+    eventually(all_have_it, "the worker that was stopped catches up")
 
 
 def test_to_watch_needs_a_terminal(run) -> None:

@@ -140,6 +140,24 @@ def test_generations_can_be_compared(control: ControlClient) -> None:
     assert control.get(f"/v1/routes/h/diff?to={generation}")["before"]["generation"] == generation - 1
 
 
+def test_what_a_shadow_answered_is_added_up_over_both_workers(control: ControlClient, gateway: GatewayProcess) -> None:
+    assert control.put_route("g", {**only(1), "shadows": [{"version": "2"}]})[0] == 200
+    with connections(gateway.grpc_url) as clients:
+        for client in clients:
+            assert ask(client, "g") == 1.0
+
+    def disagreed() -> int:
+        return sum(pair["counts"]["counts"]["disagreed"] for pair in control.get("/v1/shadows/g")["pairs"])
+
+    eventually(lambda: disagreed() == len(clients), "all pairs of both workers")
+    (pair,) = control.get("/v1/shadows/g")["pairs"]
+    assert (pair["version"], pair["rates"]["agreement"]) == ("2", 0.0)
+    found = eventually(lambda: control.get("/v1/shadows/g/disagreements")["disagreements"], "samples")
+    (sample, *_) = found[0]["sample"]["worst"]
+    assert sample["primary"][0]["values"] == [1.0] * 4
+    assert sample["shadow"][0]["values"] == [2.0] * 4
+
+
 def test_every_change_is_in_the_audit_log_which_holds(control: ControlClient) -> None:
     status, body = control.put_route("h", only(3), reason="for the record")
     assert status == 200

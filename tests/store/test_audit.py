@@ -137,6 +137,16 @@ def test_without_a_folder_a_shared_store_still_has_its_chain(postgres) -> None:
         assert store.verify_audit().ok
 
 
+def test_a_key_that_others_can_read_is_told_with_the_cure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Store.open(url_of_folder(tmp_path)).close()
+    assert "open to others" not in capsys.readouterr().out
+    (tmp_path / "audit.key").chmod(0o640)
+    Store.open(url_of_folder(tmp_path)).close()
+    out = capsys.readouterr().out
+    assert "audit key is open to others" in out
+    assert f"chmod 600 {tmp_path}/audit.key" in out
+
+
 @pytest.mark.parametrize("content", ["", "not hexadecimal", "ab" * 31])
 def test_a_key_that_is_none_is_refused_at_the_start(tmp_path: Path, content: str) -> None:
     (tmp_path / "audit.key").write_text(content)

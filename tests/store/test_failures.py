@@ -166,8 +166,10 @@ def test_a_deleted_file_is_said_and_served_again_when_it_is_back(store: Store, f
     (folder / "audit-head").unlink()
     for file in backup.iterdir():
         shutil.copy(file, folder)
-    assert eventually(lambda: all_is_well(store), "the restored store is used")
-    assert store.routes()["fraud"].reason == ""
+    assert store.routes()["fraud"].generation == 1, "the deleted file is still in use"
+    assert all_is_well(store)
+    with Store.open(url_of_folder(folder)) as other:
+        assert other.routes() == store.routes()
 
 
 def test_a_file_that_is_none_of_ours_is_said(folder: Path) -> None:

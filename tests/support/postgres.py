@@ -18,6 +18,7 @@ from tests.support.conditions import eventually
 
 START_S = 30.0
 _USER = "postgres"
+"""Of the database. As root, the server runs as `nobody`, whom every machine has."""
 
 
 class Postgres:
@@ -30,7 +31,7 @@ class Postgres:
         self._numbers = count(1)
         self._process: subprocess.Popen[bytes] | None = None
         if os.getuid() == 0:
-            user = pwd.getpwnam(_USER)
+            user = pwd.getpwnam("nobody")
             os.chown(self.folder, user.pw_uid, user.pw_gid)
         initdb = ["initdb", "-D", str(self._data), "-U", _USER, "-A", "trust", "-N", "-E", "UTF8", "--locale=C"]
         done = self._run(*initdb)
@@ -117,7 +118,7 @@ class Postgres:
 def _as_somebody() -> list[str]:
     if os.getuid() != 0:
         return []
-    user = pwd.getpwnam(_USER)
+    user = pwd.getpwnam("nobody")
     return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
 
 

@@ -9,7 +9,8 @@ from fastapi import APIRouter
 
 from gateway.control import answers
 from gateway.control.api.common import Shared, refusals
-from gateway.routing import shadowreport
+from gateway.control.plane import Plane
+from gateway.routing.shadowreport import merged, rates
 
 router = APIRouter(prefix="/v1/shadows", tags=["shadows"])
 
@@ -19,27 +20,19 @@ PAIR, DISAGREEMENT, REQUESTS = "pair", "disagreement", "shadow"
 
 @router.get("/{model}", summary="Pairs compared, by version and stage", responses=refusals())
 def show_shadows(plane: Shared, model: str) -> answers.Shadows:
-    pairs = [
-        answers.Pairs(version=version, key=key, rates=shadowreport.rates(counts), counts=counts)
-        for (version, key), counts in _merged(plane, PAIR, model).items()
-    ]
-    requests = [
-        answers.ShadowRequests(version=version, **counts)
-        for (version, _), counts in _merged(plane, REQUESTS, model).items()
-    ]
+    documents = _by_key(plane, PAIR, model)
+    drawn = _by_key(plane, REQUESTS, model)
     return answers.Shadows(
         model=model,
-        pairs=sorted(pairs, key=lambda pair: -pair.counts["stage"]),
-        requests=sorted(requests, key=lambda each: -each.stage),
+        pairs=[
+            answers.Pairs(version=version, key=key, counts=(total := merged(several)), rates=rates(total))
+            for (version, key), several in documents.items()
+        ],
+        requests=[
+            answers.ShadowRequests(version=version, stage=key, counts=merged(several))
+            for (version, key), several in drawn.items()
+        ],
     )
-
-
-def _merged(plane: Shared, kind: str, model: str) -> dict[tuple[str, str], dict[str, Any]]:
-    """By version and key, the sum over workers."""
-    found: dict[tuple[str, str], list[Any]] = {}
-    for report in plane.store.reports(kind, model=model):
-        found.setdefault((report.version, report.key), []).append(json.loads(report.body))
-    return {key: shadowreport.merged(documents) for key, documents in found.items()}
 
 
 @router.get("/{model}/disagreements", summary="Samples of the worst and the latest", responses=refusals())
@@ -49,3 +42,11 @@ def show_disagreements(plane: Shared, model: str) -> answers.Disagreements:
         for report in plane.store.reports(DISAGREEMENT, model=model)
     ]
     return answers.Disagreements(model=model, disagreements=found)
+
+
+def _by_key(plane: Plane, kind: str, model: str) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Documents of all workers, also of those that are gone, by (version, key)."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for report in plane.store.reports(kind, model=model):
+        found.setdefault((report.version, report.key), []).append(json.loads(report.body))
+    return found
