@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,6 +35,7 @@ def status(
         if watch and not as_json and not sys.stdout.isatty():
             raise ConfigError("--watch: draws on a terminal, and this is none; take --watch --json for lines")
         if watch:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # who was started with & has it ignored
             try:
                 _lines(client, every) if as_json else _live(client, every)
             except KeyboardInterrupt:
