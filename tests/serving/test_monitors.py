@@ -168,8 +168,9 @@ def models(tmp_path: Path) -> Path:
 
 
 def tiles_of(store: Store, model: str) -> Iterator[tuple[TileKey, TileCounts]]:
+    reports = store.reports(KIND, model)  # before the plans: those came with them
     plans = {report.key: from_document(report.body) for report in store.reports(PLAN_KIND, model)}
-    for report in store.reports(KIND, model):
+    for report in reports:
         key = TileKey.parse(report.key)
         yield key, decode(plans[key.plan], report.body)
 
@@ -198,7 +199,8 @@ def test_tiles_of_two_workers_reach_the_store_and_add_up_to_what_was_asked(model
         assert {report.incarnation for report in store.reports(KIND, "m")} <= {
             worker.incarnation for worker in store.workers()
         }
-        assert {(key.arm, key.stage) for key, _ in tiles} == {("stable", 1)}
+        assert {key.arm for key, _ in tiles} == {"stable"}
+        assert {key.stage for key, _ in tiles} <= {0, 1}  # before and after the first route
         assert all(key.start_s % 60 == 0 and key.start_s <= began_s for key, _ in tiles)
         columns = [f"x[{i}]" for i in range(4)]
         found = {name: sum(tile.columns[name]["counts"] for _, tile in tiles) for name in columns}
