@@ -433,9 +433,6 @@ def _open(path: Path, config: ModelConfig, threads: int, model: str, version: st
     source = Source(path, config, fingerprint(path))  # first: what changes during the load is found by the next one
     backend = onnx.load(path, config, threads, model=model, version=version)
     backend.warm_up()
-    if config.monitoring.enabled:
-        source = replace(source, watch=Watch.of(path, backend.signature, model, version))
-    return backend, source
     if not config.monitoring.enabled:
         return backend, source
     return backend, replace(source, watch=Watch.of(path, backend.signature, model, version))

@@ -6,7 +6,6 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
-from gateway.native cimport counters
 from gateway.native.cursor cimport Cursor, read_varint, write_varint
 from gateway.native.others cimport (
     MAX_COUNTERS, N_REGISTERS, Others, others_free, others_merge, others_new, others_read, others_size, others_trim, others_write)
@@ -34,15 +33,12 @@ cdef class Tile:
         self.other = <Others**>calloc(plan.n_others + 1, sizeof(void*))
         if self.cell == NULL or self.other == NULL:
             raise MemoryError("no memory for a tile")
-        counters.count(counters.KIND_MEMORY, 1)
 
     def __dealloc__(self):
         cdef int i
         if self.other != NULL:
             for i in range(self.plan.n_others):
                 others_free(self.other[i])
-        if self.cell != NULL and self.other != NULL:
-            counters.count(counters.KIND_MEMORY, -1)
         free(self.other)
         free(self.cell)
 
