@@ -28,7 +28,7 @@ class RowRefused(GatewayError):
 
 
 def answers(run: Run, signature: Signature, inputs: Mapping[str, Values]) -> dict[str, Values]:
-    """Outputs by name, in no order of rows: a distribution has none. RowRefused for the first row of a run that fails."""
+    """Outputs by name; rows in no order: a distribution has none. RowRefused for the first row of a run that fails."""
     n_rows = next(iter(inputs.values())).n_rows
     pieces: list[list[Array]] = []
     for rows in _groups(inputs, n_rows):
