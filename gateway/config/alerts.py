@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -9,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from gateway.config.units import expected, parse_duration_us
+from gateway.errors import ConfigError
 
 MAX_WEBHOOKS = 16
 LEAST_SECRET_BYTES = 16
@@ -80,3 +82,24 @@ class DriftOptions(_Part):
             if getattr(self, small) > getattr(self, large):
                 raise expected(f"{large} to be {small} ({getattr(self, small)}) or more")
         return self
+
+
+def secret_of(webhook: Webhook) -> bytes | None:
+    """The key: the file's text, or what whsec_ and base64 stand for. ConfigError names the file."""
+    if webhook.secret_file is None:
+        return None
+    place = f"webhooks {webhook.name}: secret_file {webhook.secret_file}"
+    try:
+        text = webhook.secret_file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is no text"
+        raise ConfigError(f"{place}: {reason}") from None
+    try:
+        key = (
+            base64.b64decode(text.removeprefix("whsec_"), validate=True) if text.startswith("whsec_") else text.encode()
+        )
+    except ValueError:
+        raise ConfigError(f"{place}: expected base64 after whsec_") from None
+    if len(key) < LEAST_SECRET_BYTES:
+        raise ConfigError(f"{place}: got {len(key)} bytes, expected {LEAST_SECRET_BYTES} or more: openssl rand -hex 32")
+    return key

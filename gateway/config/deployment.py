@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from gateway.config.alerts import DriftOptions, Webhooks
+from gateway.config.alerts import DriftOptions, Webhooks, secret_of
 from gateway.config.files import error_lines, load_yaml, read_mapping
 from gateway.config.limits import Limits
 from gateway.config.shadows import Shadowing
@@ -38,7 +38,7 @@ FLAGS = {
     "access_log": "--access-log",
     "forward_headers": "--forward-headers",
 }
-"""Field -> flag. `limits` has no flag: it is set in the file."""
+"""Field -> flag. `limits`, `drift` and `webhooks` have none: they are set in the file."""
 
 MAX_WORKERS = 256
 """One per core of a large machine; above it the number is a typing error, and each costs a process with its models."""
@@ -130,6 +130,7 @@ class Deployment(DeploymentFile):
             *_store_faults(self.store),
             *_port_faults(self),
             *_tls_faults(self.tls_cert, self.tls_key),
+            *_webhook_faults(self.webhooks),
         ]
         if faults:
             raise ConfigError("\n".join(faults))
@@ -248,6 +249,16 @@ def _port_faults(deployment: Deployment) -> list[str]:
         if number and number in taken:
             faults.append(f"{FLAGS[name]} {number}: is also {taken[number]}; give each its own port (0 = any free one)")
         taken.setdefault(number, FLAGS[name])
+    return faults
+
+
+def _webhook_faults(webhooks: Webhooks) -> list[str]:
+    faults = []
+    for webhook in webhooks:
+        try:
+            secret_of(webhook)
+        except ConfigError as error:
+            faults.append(str(error))
     return faults
 
 

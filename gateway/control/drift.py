@@ -18,10 +18,10 @@ from gateway.errors import ConfigError
 from gateway.monitoring import alarms, driftstate
 from gateway.monitoring.alarms import Alarm, Event
 from gateway.monitoring.baseline import Baseline, Settings
-from gateway.monitoring.drift import DriftState, assess
+from gateway.monitoring.drift import GRACE_S, DriftState, assess
 from gateway.monitoring.driftreport import DriftReport
 from gateway.monitoring.profile import FILE_NAME, Profile, load_profile
-from gateway.monitoring.windows import HOUR_S, MinuteTile
+from gateway.monitoring.windows import HOUR_S, MINUTE_S, MinuteTile
 from gateway.observability import logs
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ LIVE = ("open", "acknowledged")
 OVERLAP_S = 60.0
 """Tiles are read again from that long before the last look: clocks of workers differ, and a later tile replaces."""
 SAVE_EVERY_S = 600.0
-REPORT_EVERY_S = 30.0
+LOOK_EVERY_S = 30.0
+"""Within a minute: late tiles, and what operators did."""
 FORGET_TILES_AFTER_S = 24 * 3600.0
 
 Read = Callable[[bytes], Any]
@@ -54,8 +55,9 @@ class _Watched:
     read: Read
     state: DriftState | None
     saved_s: float = 0.0
-    reported_s: float = 0.0
     seen_s: float = 0.0
+    over: int = 0
+    """The last minute that was over when it was looked at."""
     shown: tuple[Any, ...] = ()
     has_refused: bool = False
 
@@ -119,6 +121,10 @@ class DriftWatch:
         return watched
 
     def _look(self, store: Store, watched: _Watched, now_s: float) -> None:
+        over = int(now_s - GRACE_S) // MINUTE_S
+        if over == watched.over and now_s - watched.seen_s < LOOK_EVERY_S:
+            return  # no minute has come to its end: what is new can wait, for a look costs milliseconds a column
+        watched.over = over
         baseline, state = watched.baseline, watched.state
         model, version = baseline.model, baseline.version
         since_s = watched.seen_s - OVERLAP_S if watched.seen_s else (state.as_of_s if state else now_s) - HOUR_S
@@ -144,11 +150,9 @@ class DriftWatch:
             self._put(store, baseline, STATE, driftstate.to_bytes(watched.state), now_s)
             watched.saved_s = now_s
         shown = (report.judged_until, report.requests, tuple(each.id for each in after))
-        if shown != watched.shown and (
-            events or shown[0] != (watched.shown or (0,))[0] or now_s - watched.reported_s >= REPORT_EVERY_S
-        ):
+        if shown != watched.shown:
             self._put(store, baseline, REPORT, report.model_dump_json().encode(), now_s)
-            watched.shown, watched.reported_s = shown, now_s
+            watched.shown = shown
 
     def _tiles(self, watched: _Watched, reports: Iterable[Report]) -> Iterable[MinuteTile]:
         """What can be read, of this plan; the rest is complained of once."""

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from gateway.config.alerts import LEAST_SECRET_BYTES, Webhook
+from gateway.config.alerts import Webhook, secret_of
 from gateway.errors import ConfigError
 from gateway.observability import logs
 
@@ -41,27 +41,6 @@ def signature(secret: bytes, event_id: str, timestamp_s: int, body: bytes) -> st
     """The value of webhook-signature."""
     signed = b"%s.%d." % (event_id.encode(), timestamp_s) + body
     return "v1," + base64.b64encode(hmac.new(secret, signed, hashlib.sha256).digest()).decode()
-
-
-def secret_of(webhook: Webhook) -> bytes | None:
-    """The key: the file's text, or what whsec_ and base64 stand for. ConfigError names the file."""
-    if webhook.secret_file is None:
-        return None
-    place = f"webhooks {webhook.name}: secret_file {webhook.secret_file}"
-    try:
-        text = webhook.secret_file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is no text"
-        raise ConfigError(f"{place}: {reason}") from None
-    try:
-        key = (
-            base64.b64decode(text.removeprefix("whsec_"), validate=True) if text.startswith("whsec_") else text.encode()
-        )
-    except ValueError:
-        raise ConfigError(f"{place}: expected base64 after whsec_") from None
-    if len(key) < LEAST_SECRET_BYTES:
-        raise ConfigError(f"{place}: got {len(key)} bytes, expected {LEAST_SECRET_BYTES} or more: openssl rand -hex 32")
-    return key
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,23 +28,17 @@ class RowRefused(GatewayError):
 
 
 def answers(run: Run, signature: Signature, inputs: Mapping[str, Values]) -> dict[str, Values]:
-    """Outputs by name. RowRefused for the first row of a run that fails."""
+    """Outputs by name; rows in no order: a distribution has none. RowRefused for the first row of a run that fails."""
     n_rows = next(iter(inputs.values())).n_rows
-    pieces: list[tuple[Array, list[Array]]] = []
+    pieces: list[list[Array]] = []
     for rows in _groups(inputs, n_rows):
         arrays = [_array(spec, inputs[spec.name], rows, signature.batched) for spec in signature.inputs]
         row_bytes = max(1, sum(array.nbytes for array in arrays) // len(rows))
         step = max(1, min(MAX_RUN_ROWS, RUN_BYTES // row_bytes)) if signature.batched else 1
         for at in range(0, len(rows), step):
             part = [array[at : at + step] for array in arrays]
-            pieces.append((rows[at : at + step], _run(run, part, rows[at : at + step], signature.batched)))
-    order = np.argsort(np.concatenate([rows for rows, _ in pieces]), kind="stable")
-    is_sorted = bool((order == np.arange(n_rows)).all())
-    result = {}
-    for at, spec in enumerate(signature.outputs):
-        values = _joined([outputs[at] for _, outputs in pieces], spec)
-        result[spec.name] = values if is_sorted else _reordered(values, order)
-    return result
+            pieces.append(_run(run, part, rows[at : at + step], signature.batched))
+    return {spec.name: _joined([outputs[at] for outputs in pieces], spec) for at, spec in enumerate(signature.outputs)}
 
 
 def _groups(inputs: Mapping[str, Values], n_rows: int) -> list[Array]:
@@ -103,16 +96,3 @@ def _joined(parts: list[Array], spec: TensorSpec) -> Values:
     lengths = np.concatenate([np.full(len(part), part[0].size) for part in parts])
     flat = np.concatenate([part.ravel() for part in parts])
     return Values(len(lengths), flat, width=-1, offsets=np.concatenate(([0], np.cumsum(lengths))))
-
-
-def _reordered(values: Values, order: Array) -> Values:
-    """Row `order[i]` becomes row i."""
-    if values.text is not None:
-        cells: Any = (order[:, None] * values.width + np.arange(values.width)).ravel()
-        return Values(values.n_rows, text=values.text.take(cells), width=values.width)
-    assert values.numbers is not None
-    if values.offsets is None:
-        return Values(values.n_rows, values.numbers[order], width=values.width)
-    lengths = np.diff(values.offsets)[order]
-    flat = np.concatenate([values.numbers[values.offsets[row] : values.offsets[row + 1]] for row in order])
-    return Values(values.n_rows, flat, width=-1, offsets=np.concatenate(([0], np.cumsum(lengths))))

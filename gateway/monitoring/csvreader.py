@@ -25,6 +25,10 @@ class CsvReader(Reader):
         super().__init__(path)
         with self._text() as lines:
             header = next((line for line in lines if line.strip()), "")
+        if _is_no_utf8(header) or "\0" in header:
+            raise ConfigError(
+                f"{path}: line 1: is no text in UTF-8; expected the names of columns, or another --format"
+            )
         self._delimiter = next((mark for mark in ",;\t" if mark in header), ",")
         try:
             self.names = next(csv.reader([header], delimiter=self._delimiter, strict=True))
@@ -49,10 +53,14 @@ class CsvReader(Reader):
         from pyarrow import csv as arrow_csv
 
         first = 0
-        with Counted(self.path, advance) as file:
+        # Arrow's own file: it reads ahead in a thread, which must not need Python while Python ends.
+        with pa.OSFile(str(self.path)) as file:
+            n_bytes = file.size()
+            is_gzip = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
             try:
                 with arrow_csv.open_csv(
-                    file,
+                    pa.CompressedInputStream(file, "gzip") if is_gzip else file,
                     arrow_csv.ReadOptions(block_size=reader.FRAME_BYTES),
                     arrow_csv.ParseOptions(delimiter=self._delimiter, newlines_in_values=True),
                     arrow_csv.ConvertOptions(
@@ -67,7 +75,8 @@ class CsvReader(Reader):
                             frame = arrow_frame(self, batch.slice(at, reader.MAX_FRAME_ROWS), wanted, first)
                             first += frame.n_rows
                             yield frame
-            except pa.ArrowInvalid as error:
+                        advance(file.tell() / n_bytes)
+            except (pa.ArrowInvalid, OSError) as error:
                 self._find_fault(wanted)
                 raise ConfigError(f"{self.path}: {one_line(error)}") from None
 
@@ -112,7 +121,7 @@ def _is_number(text: str) -> bool:
 def _cell_fault(cell: str, datatype: str) -> str:
     """What is wrong with a CSV's cell, or ""."""
     cell = cell.strip()
-    if not cell.isprintable() and any("\udc80" <= each <= "\udcff" for each in cell):
+    if _is_no_utf8(cell):
         return "got bytes that are no UTF-8"
     if datatype == "BYTES":
         return ""
@@ -127,3 +136,8 @@ def _cell_fault(cell: str, datatype: str) -> str:
         what = "a number" if wanted_type(datatype) == pa.float64() else "a whole number"
         return f"got {cell[:40]!r}, expected {what} ({datatype})"
     return ""
+
+
+def _is_no_utf8(text: str) -> bool:
+    """Bytes that could not be decoded were let through as surrogates."""
+    return not text.isprintable() and any("\udc80" <= each <= "\udcff" for each in text)

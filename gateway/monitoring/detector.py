@@ -9,7 +9,8 @@ hang together, all K columns then page wrongly at most once in D days on average
                                                  window that is no stranger than one of the days before)
 
 e_tolerated, e_major: the window against the baseline (`tolerance`). e_like: its score ranked among the windows of the
-same time of day before it, p = (greater + U (1 + equal)) / (1 + number), e = mean of kappa p^(kappa - 1) (Vovk).
+same time of day before it, p = (greater + U (1 + equal)) / (1 + number), e = mean of kappa p^(kappa - 1) (Vovk), to the
+power 1 / together: windows in a row that hang together are one, since a geometric mean is at most the arithmetic one.
 So nothing is wrong, and the budget holds, while requests stay within what is major, and besides are within what is
 tolerated, or no stranger than at that time of day before, in whatever way windows wander. min, since either excuses.
 U comes from a hash of column and window, so the same counts give the same answer.
@@ -43,6 +44,12 @@ BASELINE_SHARE = 0.1
 """Of the wager that is on `major` alone: it finds at once what is large, and costs the rest 10 %."""
 NAMED_WRONGLY = 0.1
 """Of the columns named beside a page, on average (e-BH)."""
+TOGETHER_EVERY = 60
+"""Windows after which it is found anew how many hang together."""
+TOGETHER_OF = 1440
+MAX_TOGETHER = 60.0
+_LEAST_CORRELATION = 0.05
+_SMOOTH = 181  # windows; slower changes are the time of day's, and ranks among like windows know them
 _DAY_S = 86400
 
 
@@ -76,11 +83,13 @@ class State:
     since_s: Integers
     calm: Integers
     """Windows in a row with a score below 1."""
+    together: Floats
+    """How many windows in a row hang together: 1 when each is new."""
 
     @classmethod
     def new(cls, n_columns: int) -> State:
         zeros, none = np.zeros(n_columns), np.zeros(n_columns, np.int64)
-        return cls(np.zeros(0, np.int64), (), np.full(n_columns, -np.inf), none, zeros, none, none)
+        return cls(np.zeros(0, np.int64), (), np.full(n_columns, -np.inf), none, zeros, none, none, np.ones(n_columns))
 
     def restarted(self, columns: Bools) -> State:
         """Those columns begin anew; what they learnt stays."""
@@ -114,7 +123,7 @@ def step(state: State, start_s: int, evidence: Evidence, held: Bools, uniforms: 
     n_like = (~np.isnan(before)).sum(0)
     p = ((before > rounded).sum(0) + uniforms * (1 + (before == rounded).sum(0))) / (1.0 + n_like)
     p = np.where(present, np.maximum(p, 1e-12), 1.0)
-    log_e_like = log_mean_exp(np.log(KAPPAS) + (KAPPAS - 1.0) * np.log(p)[..., None])
+    log_e_like = log_mean_exp(np.log(KAPPAS) + (KAPPAS - 1.0) * np.log(p)[..., None]) / state.together
     earlier = before[state.starts_s[like] <= start_s - YESTERDAY_S]
     greatest = np.max(np.where(np.isnan(earlier), -np.inf, earlier), axis=0, initial=-np.inf)
     is_strange = score > STRANGER * np.maximum(greatest, 0.0)
@@ -126,15 +135,36 @@ def step(state: State, start_s: int, evidence: Evidence, held: Bools, uniforms: 
     moves = present & ~held
     keep = slice(1, None) if len(state.scores) >= MAX_WINDOWS else slice(None)
     begins = moves & (state.log_run <= 0.0)
+    scores = (*state.scores, np.where(held, np.float32(np.nan), rounded))[keep]
+    is_due = len(scores) >= LEARNED and start_s // 60 % TOGETHER_EVERY == 0
     return State(
         starts_s=np.append(state.starts_s, start_s)[keep],
-        scores=(*state.scores, np.where(held, np.float32(np.nan), rounded))[keep],
+        scores=scores,
         log_m=np.where(moves, np.logaddexp(state.log_m, 0.0) + log_e, state.log_m),
         n_windows=state.n_windows + moves,
         log_run=np.where(moves, np.maximum(state.log_run, 0.0) + log_e, state.log_run),
         since_s=np.where(begins, start_s, state.since_s),
         calm=np.where(present, np.where(score < 1.0, state.calm + 1, 0), state.calm),
+        together=windows_together(np.stack(scores[-TOGETHER_OF:])) if is_due else state.together,
     ), Step(p, n_like, np.where(present, log_e, 0.0))
+
+
+def windows_together(scores: npt.NDArray[np.float32]) -> Floats:
+    """How many windows in a row count as one, by column: the autocorrelation time of the ranks of their scores."""
+    n, n_columns = scores.shape
+    ranks = np.argsort(np.argsort(scores, axis=0, kind="stable"), axis=0).astype(np.float64) / n
+    ranks[np.isnan(scores)] = 0.5
+    sums = np.concatenate([np.zeros((1, n_columns)), np.cumsum(ranks, axis=0)])
+    first = np.maximum(np.arange(n) - _SMOOTH // 2, 0)
+    last = np.minimum(np.arange(n) + _SMOOTH // 2 + 1, n)
+    rest = ranks - (sums[last] - sums[first]) / (last - first)[:, None]
+    size = 1 << (2 * n - 1).bit_length()
+    spectrum = np.abs(np.fft.rfft(rest, size, axis=0)) ** 2
+    covariance = np.fft.irfft(spectrum, size, axis=0)[: int(MAX_TOGETHER) + 1]
+    correlation = covariance[1:] / np.maximum(covariance[0], 1e-12)
+    goes_on = np.cumprod(correlation > _LEAST_CORRELATION, axis=0)
+    result: Floats = np.clip(1.0 + 2.0 * (correlation * goes_on).sum(0), 1.0, MAX_TOGETHER)
+    return result
 
 
 def named(state: State, names: Sequence[str]) -> tuple[str, ...]:

@@ -72,7 +72,7 @@ def from_bytes(content: bytes, baseline: Baseline) -> DriftState:
         raise ValueError(f"a state of drift cannot be read: {type(error).__name__}: {error}") from error
 
 
-_BY_COLUMN = ("log_m", "n_windows", "log_run", "since_s", "calm")
+_BY_COLUMN = ("log_m", "n_windows", "log_run", "since_s", "calm", "together")
 
 
 def _state(head: Mapping[str, Any], arrays: Mapping[str, Any], baseline: Baseline) -> DriftState:

@@ -103,11 +103,9 @@ def _mismatch(
     reader: Reader, signature: Signature, missing: list[TensorSpec], sizes: list[int], left: list[str]
 ) -> str:
     wanted = ", ".join(f"{spec.name!r} {spec.datatype} {list(spec.shape)}" for spec in missing)
-    if min(sizes) < 0:
-        return (
-            f"{reader.path}: has no column for {wanted}; it has {_listed(reader.names)}. Tensors of open or large "
-            f"shape are a column of lists under their own name"
-        )
+    if min(sizes) < 0 or not left:
+        lists = "; a tensor of open shape is a column of lists under its own name" if min(sizes) < 0 else ""
+        return f"{reader.path}: has no column for {wanted}; it has {_listed(reader.names)}{lists}"
     spare = len(left) - sum(sizes)
     cure = (
         f"leave some out with --ignore COLUMN{' (a label?)' if spare == 1 else ''}"

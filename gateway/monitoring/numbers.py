@@ -42,9 +42,9 @@ class Numbers:
                 return
             self.quantiles.add(values)
             # Chan, Golub and LeVeque's update: no cancellation, whatever the first value was.
-            deviations = values - mean
+            squares = np.square(values - mean)  # not a dot product: BLAS would wake a thread per core for it
             step = mean - self._mean
-            self._squares += float(np.dot(deviations, deviations)) + step * step * before * n / (before + n)
+            self._squares += float(squares.sum()) + step * step * before * n / (before + n)
             self._mean += step * n / (before + n)
 
     def freeze(self, bins: int) -> None:

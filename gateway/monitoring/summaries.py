@@ -55,7 +55,7 @@ def summarise(rows: Array, statistic: str, seed: int = 0) -> Array:
             case "norm":
                 result = np.sqrt(np.einsum("ij,ij->i", values, values))
             case "projection":
-                result = values @ signs(seed, n_values) / np.sqrt(n_values)
+                result = np.einsum("ij,j->i", values, signs(seed, n_values)) / np.sqrt(n_values)
             case _:
                 raise ValueError(f"no statistic {statistic!r}")
         return np.asarray(result, np.float32).astype(np.float64)

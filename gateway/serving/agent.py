@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +104,7 @@ class Agent:
         self._load_faults: dict[Key, str] = {}
         self._loading: set[Key] = set()
         self._sources = Sources()
+        self._errands: deque[Callable[[Store], None]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -161,6 +163,11 @@ class Agent:
         self._is_serving.set()
         self.poke()
 
+    def errand(self, work: Callable[[Store], None]) -> None:
+        """Have `work(store)` done once, in the agent's thread; what fails is logged."""
+        self._errands.append(work)
+        self._wake.set()
+
     def drain(self) -> None:
         """Say that this worker is on its way out: nobody need wait for it."""
         self._is_draining = True
@@ -214,6 +221,8 @@ class Agent:
                     seen = revision
                 self._tell_if_due(store)
                 self._send(store)
+                while self._errands:
+                    self._do(store, self._errands.popleft())
                 if self._wake.is_set():
                     self._wake.clear()
                     continue
@@ -425,6 +434,12 @@ class Agent:
         if fault := self._sources.send(store, self.incarnation, lambda read: self._call(read, ACK_TIMEOUT_S)):
             store.revision()  # or it cannot be read either, and that is for the caller
             self._lost(fault)
+
+    def _do(self, store: Store, work: Callable[[Store], None]) -> None:
+        try:
+            work(store)
+        except Exception as error:
+            self._log.error("errand failed", error=str(error))
 
     # --- up and down
 

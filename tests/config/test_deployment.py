@@ -61,8 +61,8 @@ def test_a_fault_of_the_file_names_file_and_field(tmp_path: Path) -> None:
     assert f"{config}: limits.max_connections: got 0, expected a number above 0" in lines
 
 
-def test_every_field_but_sections_has_a_flag() -> None:
-    assert set(DeploymentFile.model_fields) - {"limits", "shadows"} == set(FLAGS)
+def test_every_field_has_a_flag_but_those_that_are_mappings() -> None:
+    assert set(DeploymentFile.model_fields) - {"limits", "shadows", "drift", "webhooks"} == set(FLAGS)
 
 
 def test_worker_options_survive_their_json(tmp_path: Path) -> None:

@@ -6,97 +6,28 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 from prometheus_client.core import Metric
 
 from gateway.config.alerts import Webhook
 from gateway.control import drift, driftmetrics
-from gateway.control.drift import DriftWatch
 from gateway.control.webhooks import Courier
 from gateway.monitoring import alarms
 from gateway.monitoring.alarms import CALM
-from gateway.monitoring.baseline import Settings
-from gateway.monitoring.profile import Calibration, Profile
-from gateway.store import Store, VersionRecord, url_of_folder
-from tests.support import drifting
+from gateway.store import Store, url_of_folder
 from tests.support.drifting import START_S
+from tests.support.driftworld import N_COLUMNS, N_ROWS, DriftWorld, a_profile
 from tests.support.receiver import receiving
-from tests.support.storedtiles import TileWriter, put_profile
-
-N_COLUMNS = 4
-N_ROWS = 300
-
-
-def a_profile(model: str = "fraud", digest: str = "0" * 64) -> Profile:
-    rng = np.random.default_rng(1)
-    columns = [drifting.numeric(f"x{at}", rng.normal(at, 2.0, size=4000), at) for at in range(N_COLUMNS)]
-    score = rng.beta(2, 5, size=4000)
-    calibration = Calibration(
-        name="score.calibration", tensor="score", counts=tuple(np.histogram(score, Calibration.EDGES)[0].tolist())
-    )
-    outputs = [drifting.numeric("score", score, None, "score"), calibration]
-    return drifting.profile(columns, outputs, model, digest)
-
-
-def plan_of(profile: Profile) -> tuple[str, Any]:
-    """As the duty reads tiles, with a request for each row: rows that are noted by hand belong to none."""
-    digest, read = drift.native_plan(profile)
-
-    def counted(blob: bytes) -> Any:
-        found = read(blob)
-        return replace(found, n_requests=found.n_rows)
-
-    return digest, counted
-
-
-class World:
-    """A store, a version's folder, two workers and a clock."""
-
-    def __init__(self, folder: Path, store: Store) -> None:
-        self.store, self.profile = store, a_profile()
-        self.path = put_profile(folder / "models", self.profile)
-        store.register_version(VersionRecord("fraud", "1", "0" * 64, str(self.path)), "ada")
-        self.now_s, self.minute = float(START_S), 0
-        self.rng = np.random.default_rng(2)
-        self.workers = [TileWriter(self.profile, f"worker-{at}") for at in range(2)]
-        self.watch = self.another_watch()
-
-    def another_watch(self) -> DriftWatch:
-        return DriftWatch(Settings(), ["pager"], lambda: self.now_s, plan_of)
-
-    def feed(self, n_minutes: int = 1, shift: float = 0.0, n_rows: int = N_ROWS) -> None:
-        """Minutes of which both workers tell half, each judged as soon as it may be; x2 is off by `shift`."""
-        for _ in range(n_minutes):
-            rows = self.rng.normal(np.arange(N_COLUMNS), 2.0, size=(n_rows, N_COLUMNS))
-            rows[:, 2] += shift
-            scores = self.rng.beta(2, 5, size=n_rows)
-            start_s = START_S + 60 * self.minute
-            for at, worker in enumerate(self.workers):
-                worker.write(self.store, start_s, rows[at::2], scores[at::2])
-            self.minute += 1
-            self.now_s = start_s + 71.0
-            self.watch.run(self.store)
-
-    @property
-    def report(self) -> Any:
-        (found,) = drift.reports(self.store, "fraud", "1")
-        return found
-
-    @property
-    def live(self) -> list[alarms.Alarm]:
-        return [drift.alarm_of(record) for record in self.store.alarms(states=drift.LIVE)]
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path: Path) -> Iterator[DriftWorld]:
     with Store.open(url_of_folder(tmp_path / "state")) as store:
-        yield World(tmp_path, store)
+        yield DriftWorld(tmp_path, store)
 
 
-def test_undisturbed_traffic_stays_silent_and_is_counted_over_workers(world: World) -> None:
+def test_undisturbed_traffic_stays_silent_and_is_counted_over_workers(world: DriftWorld) -> None:
     world.feed(12)
     assert world.live == []
     assert world.report.requests["10m"] == 10 * N_ROWS
@@ -105,7 +36,7 @@ def test_undisturbed_traffic_stays_silent_and_is_counted_over_workers(world: Wor
     assert world.store.deliveries() == []
 
 
-def test_a_drifted_column_is_told_everywhere_within_a_window(world: World) -> None:
+def test_a_drifted_column_is_told_everywhere_within_a_window(world: DriftWorld) -> None:
     world.feed(3)
     world.feed(1, shift=4.0)
     (alarm,) = world.live
@@ -132,7 +63,7 @@ def value(metric: Metric, **labels: str) -> float:
     return float(found)
 
 
-def test_an_open_alarm_pages_once_and_closes_by_itself_when_traffic_is_back(world: World) -> None:
+def test_an_open_alarm_pages_once_and_closes_by_itself_when_traffic_is_back(world: DriftWorld) -> None:
     world.feed(2)
     world.feed(5, shift=4.0)
     world.feed(CALM + 4)
@@ -144,7 +75,7 @@ def test_an_open_alarm_pages_once_and_closes_by_itself_when_traffic_is_back(worl
     assert len(world.live) == 1
 
 
-def test_what_an_operator_closes_is_normal_from_then_on(world: World) -> None:
+def test_what_an_operator_closes_is_normal_from_then_on(world: DriftWorld) -> None:
     world.feed(2)
     world.feed(3, shift=3.0)
     (alarm,) = world.live
@@ -156,7 +87,7 @@ def test_what_an_operator_closes_is_normal_from_then_on(world: World) -> None:
     assert len(world.live) == 1
 
 
-def test_a_control_process_that_takes_over_comes_to_the_same_report(world: World) -> None:
+def test_a_control_process_that_takes_over_comes_to_the_same_report(world: DriftWorld) -> None:
     world.feed(25, shift=0.6)
     first = world.report
     other = world.another_watch()
@@ -168,7 +99,7 @@ def test_a_control_process_that_takes_over_comes_to_the_same_report(world: World
     assert len(world.live) == 1
 
 
-def test_who_was_slower_tells_nobody(world: World) -> None:
+def test_who_was_slower_tells_nobody(world: DriftWorld) -> None:
     world.feed(2)
     other = world.another_watch()
     other.run(world.store)
@@ -178,7 +109,7 @@ def test_who_was_slower_tells_nobody(world: World) -> None:
     assert len(world.store.deliveries()) == 1
 
 
-def test_tiles_of_another_plan_and_damaged_ones_are_left_out(world: World) -> None:
+def test_tiles_of_another_plan_and_damaged_ones_are_left_out(world: DriftWorld) -> None:
     world.feed(1)
     good = world.report.requests["10m"]
     (report, *_) = world.store.reports("tile")
@@ -191,7 +122,7 @@ def test_tiles_of_another_plan_and_damaged_ones_are_left_out(world: World) -> No
     assert world.report.requests["10m"] == good + N_ROWS
 
 
-def test_a_profile_of_another_version_or_a_broken_one_is_not_used_and_a_mended_one_is(world: World) -> None:
+def test_a_profile_of_another_version_or_a_broken_one_is_not_used_and_a_mended_one_is(world: DriftWorld) -> None:
     path = world.path / "profile.json"
     for content in (b"{}", a_profile("other").to_json()):
         path.write_bytes(content)
@@ -203,14 +134,14 @@ def test_a_profile_of_another_version_or_a_broken_one_is_not_used_and_a_mended_o
     assert len(drift.reports(world.store)) == 1
 
 
-def test_a_new_profile_begins_anew(world: World) -> None:
+def test_a_new_profile_begins_anew(world: DriftWorld) -> None:
     world.feed(3)
     (world.path / "profile.json").write_bytes(a_profile(digest="1" * 64).to_json())
     world.watch.run(world.store)
     assert {column.status for column in world.report.columns} <= {"waiting", "ok"}
 
 
-def test_tiles_are_forgotten_after_a_day(world: World) -> None:
+def test_tiles_are_forgotten_after_a_day(world: DriftWorld) -> None:
     world.feed(2)
     assert len(world.store.reports("tile")) == 4
     world.now_s += drift.FORGET_TILES_AFTER_S + 3600

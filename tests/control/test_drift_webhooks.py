@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config.alerts import Webhook
+from gateway.config.alerts import Webhook, secret_of
 from gateway.control import webhooks
 from gateway.control.webhooks import PAUSES_S, Courier
 from gateway.errors import ConfigError
@@ -179,6 +179,6 @@ def test_a_secret_that_is_no_good_is_refused_by_file_and_nothing_is_sent_unsigne
         path.write_text(content)
     hook = Webhook(name="pager", url=receiver.url, secret_file=path)
     with pytest.raises(ConfigError, match=says):
-        webhooks.secret_of(hook)
+        secret_of(hook)
     assert str(path) in webhooks.send(hook, "e1", b"{}", 1.0).error
     assert receiver.received == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,7 +31,9 @@ def learnt_day(rng: np.random.Generator, n_columns: int = 1, days: int = 1) -> S
     """A day of windows of which none said anything."""
     starts = np.arange(days * 1440) * MINUTE_S
     rows = tuple(rng.normal(size=n_columns).astype(np.float32) for _ in starts)
-    return State(starts, rows, np.full(n_columns, -np.inf), *(np.zeros(n_columns) for _ in range(4)))
+    return State(
+        starts, rows, np.full(n_columns, -np.inf), *(np.zeros(n_columns) for _ in range(4)), np.ones(n_columns)
+    )
 
 
 def test_before_it_has_learnt_only_what_is_major_counts() -> None:
@@ -149,6 +152,32 @@ def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     state = run([float(at) for at in range(9)])
     assert state.starts_s.tolist() == [240, 300, 360, 420, 480]
     assert [float(row[0]) for row in state.scores] == [4.0, 5.0, 6.0, 7.0, 8.0]
+
+
+def test_windows_that_hang_together_are_found_and_those_that_do_not_count_each() -> None:
+    rng = np.random.default_rng(12)
+    fresh = rng.normal(size=(1440, 200))
+    slow = fresh.copy()
+    for at in range(1, 1440):
+        slow[at] = 0.9 * slow[at - 1] + fresh[at]
+    daily = fresh + 3.0 * np.sin(2 * np.pi * np.arange(1440) / 1440)[:, None]
+    times = [detector.windows_together(each.astype(np.float32)) for each in (fresh, slow, daily)]
+    assert np.median(times[0]) < 1.1
+    assert 9.0 < np.median(times[1]) < 22.0  # (1 + .9) / (1 - .9) = 19, less what smoothing takes
+    assert np.median(times[2]) < 1.3
+
+
+def test_an_excursion_of_slow_traffic_counts_once_however_many_windows_it_lasts() -> None:
+    state = learnt_day(np.random.default_rng(8))
+    alone, _ = detector.step(state, 1440 * 60 + 60, evidence(9.0, tolerated=50.0), NOBODY, np.array([0.5]))
+    together, _ = detector.step(
+        replace(state, together=np.array([10.0])),
+        1440 * 60 + 60,
+        evidence(9.0, tolerated=50.0),
+        NOBODY,
+        np.array([0.5]),
+    )
+    assert together.log_m[0] == pytest.approx(alone.log_m[0] / 10.0, abs=0.15)
 
 
 def test_the_column_that_moved_is_named_and_its_neighbours_are_not() -> None:

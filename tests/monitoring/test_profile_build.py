@@ -111,6 +111,14 @@ def test_text_is_a_vocabulary_and_prose_its_length_in_bytes(tmp_path: Path) -> N
     assert (prose.statistic, prose.min, prose.max) == ("length", 7, 46)
 
 
+def test_columns_of_text_reach_the_model_row_by_row(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    path.write_text("city,country\n" + "Bern,CH\nGraz,AT\nWien,AT\n" * 200)
+    columns = named(built(tmp_path, onnxmodels.identity("BYTES", ("N", 2)), path).profile)
+    assert columns["city"].vocabulary == columns["y[0]"].vocabulary == ("Bern", "Graz", "Wien")
+    assert columns["country"].counts == columns["y[1]"].counts == (400, 200)
+
+
 def test_model_yaml_may_call_prose_categories(tmp_path: Path) -> None:
     settings = "monitoring: {vocabulary: 5, tensors: {x: {categorical: [0]}}}"
     column = text_column(tmp_path, [f"id {at}" for at in range(1000)], settings)

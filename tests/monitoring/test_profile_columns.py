@@ -115,6 +115,13 @@ def test_a_value_that_fills_bins_gets_one_of_its_own() -> None:
     assert 7 <= len(column.counts) <= 10
 
 
+def test_also_one_that_fills_little_more_than_a_bin() -> None:
+    rng = np.random.default_rng(3)
+    values = np.concatenate((rng.uniform(0, 0.4, 3800), np.full(1400, 0.4), rng.uniform(0.4, 1, 4800)))
+    column = numeric(values, bins=10)  # of the tenths, two fall on it
+    assert column.counts[column.edges.index(0.4)] == 1400
+
+
 def test_few_different_values_have_a_bin_each() -> None:
     values = np.random.default_rng(4).integers(0, 17, 1000).astype(np.float64)
     column = numeric(values, "FP32")

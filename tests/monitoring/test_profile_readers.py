@@ -289,6 +289,14 @@ def test_bytes_that_are_no_utf8_in_a_csv_are_named_by_line(tmp_path: Path) -> No
         read(path, TEXT)
 
 
+def test_a_picture_and_another_model_s_columns_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "picture").write_bytes(b"\x89PNG\r\n\x1a\n0000")
+    with pytest.raises(ConfigError, match=r"picture: line 1: is no text in UTF-8"):
+        open_reader(tmp_path / "picture")
+    with pytest.raises(ConfigError, match=r"has no column for 'x' FP32 \[-1, 2\]; it has age, city"):
+        read(csv(tmp_path, "age,city", "1,2"))
+
+
 def test_a_torn_gzip_is_refused(tmp_path: Path) -> None:
     path = as_gzip(tmp_path / "rows.gz")
     path.write_bytes(path.read_bytes()[:-2000])
