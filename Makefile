@@ -1,11 +1,13 @@
 # What a person does with this tree; CI runs the same targets. `make` alone lists them.
 #
+#   STATE=DIR           what outlives the server: routes, audit log
 #   PYTHON=python3.12   the interpreter of the virtual environment   MODELS=DIR   the model repository that is served
 #   EXTRAS=gpu,demo     ONNX Runtime with CUDA instead of the CPU's  ARGS='...'   more flags for gateway, pytest or bench
 
 PYTHON ?= python3
 EXTRAS ?= cpu,demo,plot,postgres,profile
 MODELS ?= models
+STATE ?= state
 ARGS ?=
 BIN := .venv/bin
 export PYTHON
@@ -21,7 +23,7 @@ help:
 
 .PHONY: serve
 serve: build demo-models ## serve MODELS (default: demo models, trained at the first start)
-	@exec $(BIN)/gateway serve --models "$(MODELS)" $(ARGS)
+	@exec $(BIN)/gateway serve --models "$(MODELS)" --state "$(STATE)" $(ARGS)
 
 .PHONY: demo-models
 demo-models: .venv/installed ## train the demo models into MODELS, unless it holds models of yours

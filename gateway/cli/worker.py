@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -61,7 +62,7 @@ def worker(
         with reported():
             deployment = load_deployment(config, flags)
             deployment.check()
-            parsed = WorkerOptions(**deployment.model_dump())
+            parsed = WorkerOptions(**deployment.model_dump(), worker=os.getpid())  # others may be alone on this host
     else:
         try:
             parsed = WorkerOptions.model_validate_json(options)

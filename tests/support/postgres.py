@@ -116,10 +116,12 @@ class Postgres:
 
 
 def _as_somebody() -> list[str]:
-    if os.getuid() != 0:
-        return []
-    user = pwd.getpwnam("nobody")
-    return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+    """It ends with us, also when we are killed."""
+    command = ["setpriv", "--pdeathsig=QUIT"]
+    if os.getuid() == 0:
+        user = pwd.getpwnam("nobody")
+        command += [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+    return command
 
 
 def _found(program: str) -> str:
