@@ -191,6 +191,13 @@ def test_the_column_that_moved_is_named_and_its_neighbours_are_not() -> None:
     assert detector.named(state, names) == ("x7",)
 
 
+def test_what_has_gathered_over_a_long_time_names_nobody() -> None:
+    """M of ten thousand is what to expect after ten thousand windows in which nothing was wrong."""
+    state = replace(State.new(2), log_m=np.log([10_000.0, 1.0]))
+    assert detector.named(replace(state, n_windows=np.array([10_000, 1])), ("x", "y")) == ()
+    assert detector.named(replace(state, n_windows=np.array([10, 1])), ("x", "y")) == ("x",)
+
+
 def test_what_stands_for_chance_is_the_same_in_every_replay_and_spread_evenly() -> None:
     names = [str(at) for at in range(2000)]
     first = detector.uniforms("seed", names, 60)
