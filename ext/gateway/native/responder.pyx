@@ -9,12 +9,13 @@ from libc.string cimport memcpy, memmove
 
 from gateway.native.cnghttp2 cimport (
     NGHTTP2_DATA_FLAG_EOF, NGHTTP2_DATA_FLAG_NO_END_STREAM, NGHTTP2_FLAG_END_STREAM, NGHTTP2_FLAG_NONE,
-    NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, nghttp2_data_provider, nghttp2_data_source, nghttp2_frame, nghttp2_nv, nghttp2_option,
-    nghttp2_option_del, nghttp2_option_new, nghttp2_option_set_no_closed_streams, nghttp2_session, nghttp2_session_callbacks,
-    nghttp2_session_callbacks_del, nghttp2_session_callbacks_new, nghttp2_session_callbacks_set_on_frame_recv_callback, nghttp2_session_del,
+    NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, nghttp2_data_provider, nghttp2_data_source,
+    nghttp2_frame, nghttp2_nv, nghttp2_option, nghttp2_option_del, nghttp2_option_new, nghttp2_option_set_no_closed_streams,
+    nghttp2_session, nghttp2_session_callbacks, nghttp2_session_callbacks_del, nghttp2_session_callbacks_new,
+    nghttp2_session_callbacks_set_on_frame_recv_callback, nghttp2_session_del, nghttp2_session_get_stream_user_data,
     nghttp2_session_mem_recv, nghttp2_session_mem_send, nghttp2_session_server_new2, nghttp2_session_set_local_window_size,
-    nghttp2_session_set_stream_user_data, nghttp2_session_get_stream_user_data, nghttp2_session_want_read, nghttp2_session_want_write,
-    nghttp2_settings_entry, nghttp2_submit_response, nghttp2_submit_settings, nghttp2_submit_trailer, ssize_t)
+    nghttp2_session_set_stream_user_data, nghttp2_session_want_read, nghttp2_session_want_write, nghttp2_settings_entry,
+    nghttp2_submit_response, nghttp2_submit_settings, nghttp2_submit_trailer, ssize_t)
 
 cdef extern from "<poll.h>" nogil:
     struct pollfd:
