@@ -103,5 +103,5 @@ def test_a_control_plane_alone_must_be_told_where_the_store_is(tmp_path: Path) -
 def test_a_store_that_is_no_known_database_is_refused_without_showing_its_password(tmp_path: Path) -> None:
     result = run("serve", "--models", str(tmp_path), "--store", "mysql://me:secret@host/db")
     assert result.exit_code == 2
-    assert "--store: got \"mysql:...\", expected sqlite:///" in result.stderr
+    assert '--store: got "mysql:...", expected sqlite:///' in result.stderr
     assert "secret" not in result.stderr
