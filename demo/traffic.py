@@ -34,7 +34,7 @@ def main() -> int:
     rng = np.random.default_rng(options.seed)
     n_rows = len(next(iter(inputs.values())))
     with grpc.insecure_channel(options.url) as channel:
-        infer = channel.unary_unary(
+        infer: Any = channel.unary_unary(
             f"/{SERVICE}/ModelInfer",
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=pb.inference.ModelInferResponse.FromString,
