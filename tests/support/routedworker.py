@@ -39,6 +39,7 @@ class RoutedWorker:
     def __enter__(self) -> RoutedWorker:
         read_fd, write_fd = os.pipe()
         command = [sys.executable, "-m", __name__, json.dumps({**self._options, "control_fd": write_fd})]
+        path = [part for part in (os.environ.get("PYTHONPATH"),) if part]  # a debug build's copy goes first
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 command,
@@ -46,6 +47,7 @@ class RoutedWorker:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join((*path, str(ROOT)))},
                 pass_fds=(write_fd,),
                 text=True,
             )
