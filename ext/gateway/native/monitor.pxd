@@ -8,26 +8,9 @@ from libc.stdint cimport int64_t, uint8_t
 
 from gateway.native.arm cimport Arm
 from gateway.native.tileplan cimport TilePlan
+from gateway.native.rowcount cimport Binding, Source, Watched
 from gateway.native.signature cimport Signature, TensorSpec
-from gateway.native.sketch cimport Span
 from gateway.native.tile cimport Tile
-
-
-cdef struct Source:           # one tensor of a batch
-    bint is_wanted            # some column looks at it
-    bint is_staged            # rows of small batches are kept: they are small, and nothing but numbers
-    int datatype
-    const uint8_t* data       # row after row
-    Span* texts               # BYTES: one an element; owned by the batch's turn
-    int64_t row_elements
-    size_t row_bytes, stage_at          # of those that are staged
-    int n_projections
-    int64_t n_seen            # rows of this window: of a large tensor's, each of so many is summarised
-
-
-cdef struct Binding:          # of a column: where its values are
-    int source                # inputs first, then outputs
-    int next                  # summaries: the next column of the same tensor, or -1
 
 
 cdef class Slot:
@@ -44,6 +27,7 @@ cdef class Monitor:
     cdef readonly TilePlan plan
     cdef readonly Signature signature
     cdef int n_sources
+    cdef Watched watched                # what a count goes by: pointers into this and the plan
     cdef size_t stage_bytes             # of a slot; 0: nothing is staged
     cdef bint has_unstaged
     cdef Source* sources                # owned; data and row_elements are those of a batch while it is counted
