@@ -75,7 +75,7 @@ def test_tritons_stream_hears_errors_in_band_and_goes_on(server: GatewayProcess)
         client.stop_stream()
     (first, _), (_, no_model), (_, bad_datatype), (last, _) = [heard.get_nowait() for _ in range(4)]
     assert first.as_numpy("y").tolist() == last.as_numpy("y").tolist() == ones().tolist()
-    assert "got 'nobody'" in no_model.message()
+    assert "unknown model: 'nobody'" in no_model.message()
     assert "got datatype FP32, expected INT32" in bad_datatype.message()
 
 
@@ -219,4 +219,4 @@ def test_refused_requests_that_come_with_the_end_of_the_stream_are_each_answered
         raw.flush()
         answer = raw.finish(stream)
     assert answer.status == 0
-    assert answer.data.count(b"got 'nobody'") == n
+    assert answer.data.count(b"unknown model: 'nobody'") == n
