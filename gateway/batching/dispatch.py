@@ -7,7 +7,9 @@ needed: a model that always runs inline has none.
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
+import sys
 import threading
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
@@ -39,7 +41,9 @@ class Executor(Generic[B]):
         n_threads: int,
         loop: asyncio.AbstractEventLoop,
         completed: Callable[[B], None],
+        niceness: int = 0,
     ) -> None:
+        self._niceness = niceness
         self._name, self._run, self._n_threads = name, run, n_threads
         self._loop, self._completed = loop, completed
         self._queue: queue.SimpleQueue[B | None] = queue.SimpleQueue()
@@ -65,6 +69,8 @@ class Executor(Generic[B]):
         self._completed(batch)
 
     def _work(self) -> None:
+        if self._niceness and sys.platform == "linux":  # elsewhere it would be the whole process
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
         run, wake, get = self._run, self._loop.call_soon_threadsafe, self._queue.get
         while (batch := get()) is not None:
             batch.execute(run)

@@ -34,6 +34,9 @@ from gateway.store.records import Report
 PAIR, DISAGREEMENT, REQUESTS = "pair", "disagreement", "shadow"
 """Kinds of reports."""
 
+NICENESS = 19
+"""Of the thread that runs shadows: who waits for an answer gets the core first."""
+
 KEEP_CLOSED_S = 60.0
 """How long the last reports of a stage that is over are told again: the store may be out of reach for a while."""
 
@@ -58,7 +61,7 @@ def twin(
 ) -> tuple[Lane, Executor[Batch]]:
     """The lane for shadow work of a version, and its executor: one batch at a time, and no wishes of callers."""
     name = f"{signature.model}/{signature.version} shadow"
-    executor: Executor[Batch] = Executor(name, backend.run, 1, asyncio.get_running_loop(), hub.completed)
+    executor: Executor[Batch] = Executor(name, backend.run, 1, asyncio.get_running_loop(), hub.completed, NICENESS)
     lane = Lane(
         signature,
         backend.run,
