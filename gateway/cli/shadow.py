@@ -142,14 +142,13 @@ def _size(bound: float | str | None) -> str:
 
 def _severity(sample: dict[str, Any]) -> float:
     """Of all workers' samples: those first that cannot be compared at all."""
-    differs = float(sample.get("relative_difference") or 0.0)
-    return math.inf if sample.get("is_broken") or math.isnan(differs) else differs
+    return math.inf if sample.get("is_broken") else float(sample.get("severity") or 0.0)
 
 
 def _print_sample(found: dict[str, Any], sample: dict[str, Any]) -> None:
     document = found["sample"]
-    differs = sample.get("relative_difference")
-    size = f", relative difference {differs}" if differs is not None else ""
+    differs = sample.get("absolute_difference")
+    size = f" by {differs:.3g}" if isinstance(differs, int | float) and differs else ""
     where = f" in {shown(str(sample.get('output')))}" if sample.get("output") else ""
     print(
         f"request {shown(str(sample.get('id')) or '(no id)')} at {show.when(sample.get('at'))}: version "

@@ -68,7 +68,9 @@ def _sample(sample: Sample, wall_offset_s: float) -> dict[str, Any]:
     return {
         "id": sample.id,
         "at": round(sample.at_us / 1e6 + wall_offset_s, 6),
-        "relative_difference": _finite(sample.severity) if sample.severity >= 0 else None,
+        "severity": _finite(sample.severity) if sample.severity >= 0 else None,
+        "absolute_difference": _finite(sample.absolute) if sample.severity >= 0 else None,
+        "relative_difference": _finite(sample.relative) if sample.severity >= 0 else None,
         "is_broken": math.isinf(sample.severity),
         "primary_code": Code(sample.primary_code).name,
         "shadow_code": Code(sample.shadow_code).name,

@@ -42,11 +42,12 @@ def tensor(name: str, values: list[Any]) -> dict[str, Any]:
     return {"name": name, "datatype": "FP32", "shape": [1, len(values)], "values": values, "is_cut": False}
 
 
-def sample(name: str, relative_difference: Any, at: float, **more: Any) -> dict[str, Any]:
+def sample(name: str, severity: Any, at: float, **more: Any) -> dict[str, Any]:
     return {
         "id": name,
         "at": at,
-        "relative_difference": relative_difference,
+        "severity": severity,
+        "absolute_difference": severity,
         "is_broken": False,
         "text": "",
         "output": "scores",
@@ -100,13 +101,17 @@ def test_a_shadow_in_which_nothing_could_be_compared_has_a_line() -> None:
 
 def test_the_worst_of_all_workers_come_first_with_inputs_and_both_outputs() -> None:
     one = {**SIDES, "worst": [sample("mild", 0.1, 3.0), sample("wild", 7.5, 1.0)], "recent": [sample("mild", 0.1, 3.0)]}
-    other = {**SIDES, "worst": [sample("nan", "NaN", 2.0), sample("shape", None, 4.0, is_broken=True)], "recent": []}
+    other = {
+        **SIDES,
+        "worst": [sample("nan", "Infinity", 2.0), sample("shape", None, 4.0, is_broken=True)],
+        "recent": [],
+    }
     found = [{"version": "2", "key": "4/1/stable", "at": 9.0, "sample": each} for each in (one, other)]
     answer = {"model": "fraud", "disagreements": found}
     text = run(answer, "disagreements", "fraud")
     names = [line.split()[1] for line in text.splitlines() if line.startswith("request ")]
     assert names == ["nan", "shape", "wild", "mild"]
-    assert "version 1 and its shadow 2 differ in scores, relative difference 7.5" in text
+    assert "version 1 and its shadow 2 differ in scores by 7.5" in text
     assert (
         "  inputs   x FP32 [1, 2]: 1, 2\n  primary  scores FP32 [1, 1]: 0.25\n  shadow   scores FP32 [1, 1]: 0.5\n"
         in text

@@ -81,7 +81,8 @@ def test_answers_are_compared_whoever_is_first(first):
         assert y["worst_relative"] == pytest.approx(0.2)
         (sample,) = plane.tally.worst
         assert (sample.id, sample.output, sample.index) == ("apart", "y", 0)
-        assert sample.severity == pytest.approx(0.2)
+        assert (sample.absolute, sample.relative) == (0.5, pytest.approx(0.2))
+        assert sample.severity == pytest.approx(0.5 / 1.5)
         assert sample.inputs == [("x", "FP32", (1, 1), np.float32(1).tobytes(), 4, None)]
         assert sample.primary == [("y", "FP32", (1, 1), np.float32(2).tobytes(), 4, None)]
         assert sample.shadow == [("y", "FP32", (1, 1), np.float32(2.5).tobytes(), 4, None)]

@@ -54,6 +54,7 @@ def test_who_was_compared_with_whom_is_said() -> None:
     sample = disagreements["recent"][0]
     assert sample["at"] == pytest.approx(1_001.0)
     assert (sample["output"], sample["index"], sample["is_broken"]) == ("y", 0, False)
+    assert sample["absolute_difference"] == pytest.approx(0.8)
     assert sample["relative_difference"] == pytest.approx(0.8 / 8.8)
     assert sample["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [1, 1], "values": [4.0], "is_cut": False}]
     assert (sample["primary"][0]["values"], sample["shadow"][0]["values"]) == ([8.0], [pytest.approx(8.8)])
@@ -101,7 +102,7 @@ def test_numbers_that_json_has_no_word_for_are_text() -> None:
     _, pairs, disagreements = documents(specials, [1.0, float("nan")])
     sample = disagreements["worst"][0]
     assert sample["is_broken"]
-    assert sample["relative_difference"] == "Infinity"
+    assert sample["severity"] == "Infinity"
     assert sample["shadow"][0]["values"] == ["Infinity"]
     assert disagreements["recent"][0]["primary"][0]["values"] == ["NaN"]
     assert pairs["counts"]["outputs"]["y"]["broken"] == 2

@@ -50,7 +50,8 @@ cdef class Comparer:          # reads two answers and holds what was found, unti
     cdef Difference* found              # one a primary output
     cdef int room, n_primary, n_shadow
     cdef bint is_readable, agrees, is_exact
-    cdef double severity                # the largest relative difference; infinite: broken; negative: nothing to rank by
+    cdef double severity                # what disagreements are ranked by, see severity_of; negative: nothing to rank by
+    cdef double absolute, relative      # the largest differences of the output that is worst; strings: 0
     cdef int worst                      # output that it is of
 
     cdef void run(self, Span primary, bint streamed, Span shadow, Tolerance tolerance) noexcept nogil
@@ -60,7 +61,7 @@ cdef class Comparer:          # reads two answers and holds what was found, unti
 cdef class Sample:            # one disagreement, for people
     cdef readonly str id
     cdef readonly int64_t at_us         # monotonic
-    cdef readonly double severity
+    cdef readonly double severity, absolute, relative       # as the comparer had them
     cdef readonly int primary_code, shadow_code
     cdef readonly str text              # why the shadow failed
     cdef readonly str output            # where it is worst; "": cannot be said

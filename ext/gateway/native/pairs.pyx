@@ -9,7 +9,7 @@ from gateway.native.arm cimport Arm
 from gateway.native.compare cimport (
     COMPARED, DIFFERENT_KIND, DIFFERENT_SHAPE, MISSING, Difference, TensorView, Tolerance, agrees, compare, read_answer, read_numbers)
 from gateway.native.cursor cimport Span, span_equals
-from gateway.native.datatype cimport DT_BYTES, DT_INVALID, GW_DATATYPES, datatype_size
+from gateway.native.datatype cimport DT_BF16, DT_BYTES, DT_FP16, DT_FP32, DT_FP64, DT_INVALID, GW_DATATYPES, datatype_size
 from gateway.native.histogram cimport N_BOUNDS, Histogram, record
 from gateway.native.refusal cimport N_CODES
 from gateway.native.request cimport Request, TensorRef
@@ -81,7 +81,7 @@ cdef class Comparer:
         cdef int i, j, n_shadow
         self.is_readable = self._read(primary, streamed, shadow) == 0
         self.agrees = self.is_exact = self.is_readable
-        self.severity, self.worst = -1, -1
+        self.severity, self.worst, self.absolute, self.relative = -1, -1, 0, 0
         if not self.is_readable:
             self.n_primary = self.n_shadow = 0
             return
@@ -101,11 +101,10 @@ cdef class Comparer:
             self.agrees = self.agrees and agrees(found)
             self.is_exact = self.is_exact and agrees(found) and found.n_differ == 0
             if found.comparison == COMPARED and found.n_differ:
-                severity = INFINITY if found.n_broken else found.max_relative
-                if severity == 0:                             # strings
-                    severity = <double>found.n_differ / <double>found.n_elements
+                severity = severity_of(found, self.primary[i].datatype)
                 if severity > self.severity:
                     self.severity, self.worst = severity, i
+                    self.absolute, self.relative = found.max_absolute, found.max_relative
 
 
 # --- samples -------------------------------------------------------------------------------------------------------------------
@@ -161,6 +160,17 @@ cdef class Sample:
     """See pairs.pxd."""
 
 
+cdef double severity_of(const Difference* found, int datatype) noexcept nogil:
+    """Of an output whose elements differ. Infinite: NaN or infinite on one side. 1 to 2: another decision (text, a whole number, the largest
+    entry of a row); below 1: other numbers, by the largest absolute difference. Not by the relative one: 0 beside 1e-9 is no news."""
+    cdef bint is_float = datatype == DT_FP32 or datatype == DT_FP64 or datatype == DT_FP16 or datatype == DT_BF16
+    if found.n_broken:
+        return INFINITY
+    if not is_float:
+        return 1 + <double>found.n_differ / <double>found.n_elements
+    return (1 if found.n_same_first < found.n_rows else 0) + found.max_absolute / (1 + found.max_absolute)
+
+
 cdef Sample sample_of(Comparer comparer, Request shadow, int64_t now_us):
     """Copies the tensors; `comparer` None: there is nothing to compare."""
     cdef Sample sample = Sample()
@@ -169,7 +179,7 @@ cdef Sample sample_of(Comparer comparer, Request shadow, int64_t now_us):
     cdef bint is_whole
     cdef int i
     sample.id, sample.at_us, sample.text, sample.output = text_of(shadow.id), now_us, "", ""
-    sample.index, sample.severity = -1, -1
+    sample.index, sample.severity, sample.absolute, sample.relative = -1, -1, 0, 0
     sample.inputs, sample.primary, sample.shadow = [], [], []
     for i in range(shadow.n_tensors):
         total += shadow.tensors[i].nbytes
@@ -180,7 +190,7 @@ cdef Sample sample_of(Comparer comparer, Request shadow, int64_t now_us):
             total += comparer.shadow[i].nbytes
     is_whole = total <= MAX_KEPT_BYTES
     if comparer is not None:                                  # the answers first: they are what is looked at
-        sample.severity = comparer.severity
+        sample.severity, sample.absolute, sample.relative = comparer.severity, comparer.absolute, comparer.relative
         if comparer.worst >= 0:
             sample.output = text_of(comparer.primary[comparer.worst].name)
             sample.index = comparer.found[comparer.worst].worst
