@@ -252,3 +252,20 @@ def test_samples_of_large_tensors_stay_below_their_bound():
 
 def test_every_reason_has_a_name():
     assert len(set(DROP_REASONS)) == len(DROP_REASONS)
+
+
+def test_another_decision_is_worse_than_another_number_however_large():
+    y = ("y", "FP32", (-1, 3))
+    scores = np.array([[0.5, 0.3, 0.2]], np.float32)
+
+    def shadow(given: list[np.ndarray]) -> list[np.ndarray]:
+        """Row 1: a large number more. Row 2: another entry is the largest, by little. Row 3: a small number more."""
+        apart = {1.0: [90.0, 0, 0], 2.0: [-0.1, 0.15, 0], 3.0: [0.01, 0, 0]}
+        return [np.concatenate([scores + np.array(apart[float(x)], np.float32) for x in given[0][:, 0]])]
+
+    with ShadowHarness(lambda given: [np.repeat(scores, len(given[0]), axis=0)], shadow, outputs=[y]) as plane:
+        for value in (3.0, 1.0, 2.0):
+            plane.send(value, request_id=f"row {value:.0f}")
+            plane.turn()
+            plane.finish_all()
+        assert [sample.id for sample in plane.tally.worst] == ["row 2", "row 1", "row 3"]
