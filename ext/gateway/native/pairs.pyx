@@ -161,8 +161,9 @@ cdef class Sample:
 
 
 cdef double severity_of(const Difference* found, int datatype) noexcept nogil:
-    """Of an output whose elements differ. Infinite: NaN or infinite on one side. 1 to 2: another decision (text, a whole number, the largest
-    entry of a row); below 1: other numbers, by the largest absolute difference. Not by the relative one: 0 beside 1e-9 is no news."""
+    """Of an output whose elements differ. Infinite: NaN or infinite on one side. 1 to 2: another decision (text, a whole number, the
+    largest entry of a row); below 1: other numbers, by the largest absolute difference. Not by the relative one: 0 beside 1e-9 is no
+    news."""
     cdef bint is_float = datatype == DT_FP32 or datatype == DT_FP64 or datatype == DT_FP16 or datatype == DT_BF16
     if found.n_broken:
         return INFINITY
