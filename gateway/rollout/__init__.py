@@ -7,5 +7,6 @@ forecast    what a plan says it will do, and how long that takes
 baseline    what was frozen of stable before the start
 cursor      where a rollout stands, as it is stored; snapshot, evidence: all that one decision reads
 judge, hard what the guardrails say; facts that need no statistics
-decide      the decision; explain, replay: why, and whether it would be the same again
+decide      what to do, by stage; earn: what must be shown before it goes on; look: what both stand on
+decision    what comes out, as it is stored; explain, replay: why, and whether it would be the same again
 """

@@ -7,6 +7,9 @@ have jumped, they are moved along: what is measured is the time that passed.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import TypeAdapter
 
 from gateway.rollout.phase import Hold, Stage
 
@@ -41,6 +44,15 @@ class Cursor:
     cause: str = ""  # of going back: guardrail, fact, abort, superseded, policy
     reason: str = ""
 
+    def as_dict(self) -> dict[str, Any]:
+        document: dict[str, Any] = _ADAPTER.dump_python(self, mode="json")
+        return document
+
+    @classmethod
+    def from_dict(cls, document: Any) -> Cursor:
+        """Of `as_dict`, also after a way through JSON. pydantic.ValidationError (a ValueError) names what is wrong."""
+        return _ADAPTER.validate_python(document)
+
     def held_since(self, hold: Hold) -> float | None:
         return dict(self.holds).get(hold)
 
@@ -72,3 +84,6 @@ class Cursor:
         seen = wall_s - self.looked_s
         jump = min(seen, 0.0) if passed_s is None else seen - passed_s
         return jump if abs(jump) > JUMP_S or seen < 0.0 else 0.0
+
+
+_ADAPTER = TypeAdapter(Cursor)

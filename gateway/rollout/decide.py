@@ -17,6 +17,7 @@ from gateway.rollout.look import BACK_LOOK_S, CALM_LOOK_S, CONFIRM_LOOK_S, LATE_
 from gateway.rollout.phase import Event, Hold, Stage, is_over
 from gateway.rollout.plan import Plan
 from gateway.rollout.snapshot import Snapshot
+from gateway.routing.route import SHARE_UNIT
 
 
 def begin(plan: Plan, wall_s: float) -> Cursor:
@@ -199,7 +200,7 @@ def _needs_operator(look: Look) -> Decision:
     cursor, orders = look.cursor, look.snapshot.orders
     if orders.advance and orders.advance.epoch == cursor.epoch and cursor.units:
         look.say(f"an operator keeps the candidate: {orders.advance.reason}")
-        kept = replace(look.traffic(cursor, look.plan.bake_units), cause="", reason="")
+        kept = replace(look.traffic(cursor, SHARE_UNIT), cause="", reason="")  # a control slice would meet stable
         return look.go(Event.START_BAKING, kept, LIVE_LOOK_S)
     if orders.retry:
         look.say("an operator tries again to take it back")

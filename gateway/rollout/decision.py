@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from gateway.evidence.verdict import Verdict
@@ -47,7 +47,7 @@ class Decision:
         return {
             "event": self.event and self.event.value,
             "new_units": self.new_units,
-            "cursor": asdict(self.cursor),
+            "cursor": self.cursor.as_dict(),
             "health": self.health.value,
             "guardrails": [_verdict_of(guardrail) for guardrail in self.guardrails],
             "split": _plain(self.split),

@@ -12,11 +12,11 @@ from gateway.rollout.phase import Event, Hold, Stage
 from gateway.routing.route import SHARE_UNIT
 
 RAISED = 2.0
-"""How many times as wide margins are for a step that the policy `raise` lets pass."""
+"""How many times as wide margins are for a step that the policy `raise` lets pass. A bake, and with it the promotion,
+keeps the plan's.
+"""
 
-STANDS = frozenset(
-    {Hold.CLOCK, Hold.SUSPECT, Hold.ACKNOWLEDGEMENT, Hold.ROUTE, Hold.CAPACITY, Hold.STABLE_LOST},
-)
+STANDS = frozenset({Hold.CLOCK, Hold.SUSPECT, Hold.ACKNOWLEDGEMENT, Hold.ROUTE, Hold.CAPACITY})
 """Holds that no operator's word overrides: they pass by themselves, or a rollback follows."""
 
 
@@ -112,7 +112,7 @@ def go_on(look: Look) -> Decision:
         if policy == "extend":
             look.say("no answer in the longest time: it gets that time once more")
             cursor = look.cursor = replace(cursor, deadline_s=look.after(_longest_us(look)))
-        elif policy == "raise" and is_enough and look.shown_good(wider=RAISED):
+        elif policy == "raise" and cursor.stage is Stage.STEP and is_enough and look.shown_good(wider=RAISED):
             look.say(f"no answer at the plan's margins in the longest time: passed at {RAISED:g} times as wide ones")
             is_shown = True
         elif policy == "rollback" and not look.holds:
@@ -122,7 +122,7 @@ def go_on(look: Look) -> Decision:
     is_time = look.is_over(cursor.not_before_s)
     if cursor.not_before_s is not None and not is_time:
         look.say(f"the least time here is over in {cursor.not_before_s - look.wall_s:.0f} s")
-    if not (is_enough and is_shown and is_time) or look.holds:
+    if not (is_enough and is_shown and is_time):
         return look.stay(LIVE_LOOK_S)
     return next_stage(look, look.promotion.sentence, may_go=True)
 

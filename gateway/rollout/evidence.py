@@ -9,7 +9,7 @@ What is counted where, by the kind of the guardrail:
     distribution                bins      by bin or class of the output
     metric                      bins      by level, see evidence.betting.Metric.level
     cost                        moments   see baseline.CostBaseline.metric
-    disagreement, correctness   pairs     shadow pairs
+    disagreement, correctness   pairs     shadow pairs; a copy that failed or came too late differs and is not right
     fairness                    groups    requests with the event, by group and arm
 """
 

@@ -119,8 +119,9 @@ class _Asked:
 def _errors(asked: _Asked, rail: rails.Errors) -> Pair:
     stages, phi = asked.evidence.labels.get(asked.name, ()), asked.baseline.phi
     margin, negligible = asked.widened(rail.margin), min(rail.negligible * asked.width, 0.5)
-    worse = label.rollback(stages, asked.log_threshold, tolerated=rail.tolerated, phi=phi)
-    good = label.promote(stages, asked.log_promote, margin=margin, negligible=negligible, phi=phi)
+    ask_worse = label.Question(stages, Direction.ROLLBACK, rail.tolerated, asked.log_threshold, phi=phi)
+    ask_good = label.Question(stages, Direction.PROMOTE, margin, asked.log_promote, negligible=negligible, phi=phi)
+    worse, good = label.judge([ask_worse, ask_good])  # together they cost what one costs
     if not asked.plan.bakes_alone:
         return worse, good
     alone = [stage for stage in stages if stage.pi == 1.0]

@@ -107,7 +107,7 @@ class Holds(Section):
     """What to do when a rollout waits for long."""
 
     insufficient_evidence: Literal["ask", "extend", "raise", "rollback"] = "ask"
-    """raise: a step is passed on margins twice as wide, still on evidence."""
+    """raise: a step, never the bake, is passed on margins twice as wide, still on evidence."""
     judge_unavailable: Literal["freeze", "rollback"] = "freeze"
     judge_unavailable_after_us: Annotated[Duration, Field(alias="judge_unavailable_after")] = 30 * _MINUTE_US
 

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.evidence.counts import BinnedStage
 from gateway.evidence.counts import Stage as Counts
+from gateway.evidence.verdict import Outcome
 from gateway.rollout.evidence import Evidence
 from gateway.rollout.phase import Event, Health, Hold, Stage
 from gateway.rollout.snapshot import Advance, Orders, Trial
@@ -38,9 +39,12 @@ def test_a_step_waits_for_its_least_time_with_all_evidence_in() -> None:
 
 def test_a_step_waits_for_its_least_requests_although_earlier_ones_show_the_candidate_good() -> None:
     world = at_first_step()
+    world.requests_per_s = 10_000
     world.run(60, until=lambda world: world.cursor.step == 1)
     world.requests_per_s = 0
     world.run(200)
+    assert world.look().promotion is not None
+    assert world.look().promotion.outcome is Outcome.OK
     assert world.cursor.step == 1
     assert any("of 200 settled requests" in reason for reason in world.look().reasons)
 
@@ -201,6 +205,14 @@ def test_an_operator_may_answer_for_what_is_undecided_but_not_twice_with_one_wor
     assert world.cursor.step == step
 
 
+def test_an_operators_word_does_not_give_the_candidate_more_than_it_can_carry() -> None:
+    world = at_first_step()
+    world.others["capacity_units"] = 1000
+    world.orders = Orders(advance=Advance(world.cursor.epoch, "go"))
+    assert held(world) == (Hold.CAPACITY,)
+    assert world.cursor.step == 0
+
+
 def test_an_operator_must_say_why() -> None:
     with pytest.raises(ValueError, match="reason: got none"):
         Advance(3, " ")
@@ -288,7 +300,9 @@ def test_a_rollback_that_does_not_come_to_an_end_calls_an_operator_who_may_keep_
     assert (world.stage, world.cursor.units) == (Stage.NEEDS_OPERATOR, 500)
     world.orders = Orders(advance=Advance(world.cursor.epoch, "stable is gone for good"))
     world.look()
-    assert (world.stage, world.cursor.units) == (Stage.BAKING, 9500)
+    assert (world.stage, world.cursor.units) == (Stage.BAKING, 10_000)
+    world.orders = Orders(advance=Advance(world.cursor.epoch, "there is no way back"))
+    assert world.run(5).stage is Stage.PROMOTED
 
 
 def test_the_candidate_is_not_let_go_before_its_requests_have_ended() -> None:
