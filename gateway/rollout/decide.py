@@ -79,7 +79,7 @@ def _warming(look: Look) -> Decision:
             return look.stay(CALM_LOOK_S)
         look.say(f"accepted; {plan.shadow.percent:g} % of the requests are copied to it")
         return look.go(Event.START_SHADOW, look.traffic(look.cursor, 0, plan.shadow.units), LIVE_LOOK_S)
-    return earn.next_stage(look, "accepted", may_go=not waits)
+    return earn.next_stage(look, "accepted")
 
 
 def _refuse(look: Look, fault: str) -> Decision:

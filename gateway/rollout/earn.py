@@ -98,10 +98,9 @@ def go_on(look: Look) -> Decision:
     """To the next stage if it is earned, or an operator answers for it."""
     advance = look.snapshot.orders.advance
     if advance is not None and advance.epoch == look.cursor.epoch:
-        is_free = not look.holds & STANDS
         is_shown = look.shown_good()  # for the record
         text = f"an operator: {advance.reason}" + ("" if is_shown else " (the guardrails have not shown it good)")
-        return next_stage(look, text, may_go=is_free, by_order=True, to_end=advance.to_end)
+        return next_stage(look, text, by_order=True, to_end=advance.to_end)
     cursor, is_enough = look.cursor, _is_enough(look)
     is_shown = look.shown_good()
     assert look.promotion is not None
@@ -124,7 +123,7 @@ def go_on(look: Look) -> Decision:
         look.say(f"the least time here is over in {cursor.not_before_s - look.wall_s:.0f} s")
     if not (is_enough and is_shown and is_time):
         return look.stay(LIVE_LOOK_S)
-    return next_stage(look, look.promotion.sentence, may_go=True)
+    return next_stage(look, look.promotion.sentence)
 
 
 def _given_up(look: Look) -> Decision:
@@ -157,8 +156,8 @@ def _longest_us(look: Look) -> int:
     return plan.bake.max_time_us if stage is Stage.BAKING else plan.steps[look.cursor.step].max_time_us
 
 
-def next_stage(look: Look, why: str, *, may_go: bool, by_order: bool = False, to_end: bool = False) -> Decision:
-    """The stage that the plan has next, if its gate is open and the candidate can carry it."""
+def next_stage(look: Look, why: str, *, by_order: bool = False, to_end: bool = False) -> Decision:
+    """The stage that the plan has next, if nothing holds it, its gate is open and the candidate can carry it."""
     event, step, units = _following(look, to_end=to_end)
     for gate in _gates(look, event, step):
         if gate not in look.snapshot.orders.opened and not by_order:
@@ -171,7 +170,7 @@ def next_stage(look: Look, why: str, *, may_go: bool, by_order: bool = False, to
         look.hold(Hold.CAPACITY, text)
     if look.cursor.stage is Stage.WARMING and not look.stable_can_serve():
         look.hold(Hold.STABLE_LOST, "stable cannot serve in every worker: there would be no way back")
-    if not may_go or look.holds & STANDS or (look.holds and not by_order):
+    if look.holds & STANDS or (look.holds and not by_order):
         return look.stay(LIVE_LOOK_S)
     look.holds.clear()
     cursor = replace(look.traffic(look.cursor, units), step=step)

@@ -98,8 +98,11 @@ class Look:
         assert judgement is not None
         names = self.plan.required(shadow=self.cursor.stage is Stage.SHADOW)
         verdicts = {v.name: v.promote for v in judgement.guardrails if v.promote is not None}
-        self.promotion = combine.promote(verdicts, names, self.plan.risk.promote)
-        return self.promotion.outcome is Outcome.OK
+        promotion = combine.promote(verdicts, names, self.plan.risk.promote)
+        is_shown = promotion.outcome is Outcome.OK
+        if wider == 1.0 or is_shown:  # what a decision rests on is what is kept with it
+            self.judgement, self.promotion = judgement, promotion
+        return is_shown
 
     def stable_can_serve(self) -> bool:
         """Everywhere: a worker without stable would answer nobody."""

@@ -43,8 +43,9 @@ def test_a_step_waits_for_its_least_requests_although_earlier_ones_show_the_cand
     world.run(60, until=lambda world: world.cursor.step == 1)
     world.requests_per_s = 0
     world.run(200)
-    assert world.look().promotion is not None
-    assert world.look().promotion.outcome is Outcome.OK
+    promotion = world.look().promotion
+    assert promotion is not None
+    assert promotion.outcome is Outcome.OK
     assert world.cursor.step == 1
     assert any("of 200 settled requests" in reason for reason in world.look().reasons)
 
@@ -186,6 +187,34 @@ def test_without_an_answer_in_the_longest_time_the_plans_policy_decides(
 ) -> None:
     world = _undecided(policy).run(30)
     assert (world.stage, world.look().holds) == (stage, holds)
+
+
+def test_the_policy_raise_passes_a_step_on_evidence_at_wider_margins_and_never_a_bake() -> None:
+    world = _undecided("raise")
+    world.run(60, until=lambda world: world.cursor.step == 1)
+    assert world.cursor.step == 1
+    passed = next(decision for decision in world.decisions if decision.event is Event.NEXT_STEP)
+    errors = next(verdict for verdict in passed.guardrails if verdict.name == "errors")
+    assert errors.promote is not None
+    assert "less than the margin of 4" in errors.promote.sentence
+    world.plan = plan(**{**world.plan.document(), "bake": {"time": "1s", "max_time": "5s"}})
+    baking = replace(world.cursor, plan=world.plan.digest(), stage=Stage.BAKING, units=9500)
+    world.cursor = replace(baking, acknowledged_s=None)
+    world.publish()
+    world.look()
+    world.serve(5000)
+    world.pass_time(6.0)
+    world.look()
+    assert (world.stage, world.look().holds) == (Stage.BAKING, (Hold.INSUFFICIENT_EVIDENCE,))
+
+
+def test_the_policy_raise_passes_nothing_that_is_worse_by_the_wider_margin_too() -> None:
+    world = _undecided("raise")
+    world.candidate = Version(failing=0.05)
+    world.plan = plan(**{**world.plan.document(), "guardrails": {"errors": {"action": "pause"}, "latency": "off"}})
+    world.cursor = replace(world.cursor, plan=world.plan.digest())
+    world.run(60)
+    assert world.cursor.step == 0
 
 
 def test_a_rollback_by_policy_does_not_block_the_digest() -> None:
