@@ -202,7 +202,7 @@ def test_the_policy_raise_passes_a_step_on_evidence_at_wider_margins_and_never_a
     world.cursor = replace(baking, acknowledged_s=None)
     world.publish()
     world.look()
-    world.serve(5000)
+    world.serve(100_000)
     world.pass_time(6.0)
     world.look()
     assert (world.stage, world.look().holds) == (Stage.BAKING, (Hold.INSUFFICIENT_EVIDENCE,))

@@ -12,10 +12,10 @@ from gateway.evidence.counts import BinnedStage, Stage
 from gateway.evidence.mean import Moments, MomentStage
 from gateway.evidence.paired import PairStage
 from gateway.evidence.verdict import Outcome
-from gateway.rollout.baseline import Baseline, CostBaseline
+from gateway.rollout.baseline import Baseline, CostBaseline, freeze_latency
 from gateway.rollout.evidence import Evidence
 from gateway.rollout.judge import GuardrailVerdict, judge
-from tests.support.rollouts import Version, World, latency_baseline, plan
+from tests.support.rollouts import EDGES_US, Version, World, latency_baseline, plan
 
 BASELINE = Baseline(n=10_000, n_errors=10, latency=latency_baseline(), cost=CostBaseline(100.0, 50.0))
 PI = 0.5
@@ -154,6 +154,19 @@ def test_alone_a_candidate_that_is_slower_than_stable_was_by_more_than_the_margi
         verdicts = judge(plan(strategy="blue_green"), evidence, BASELINE).guardrails
         verdict = next(v for v in verdicts if v.name == "latency")
         assert (verdict.is_worse, verdict.is_shown_good) == (is_worse, is_good)
+
+
+def test_a_threshold_that_a_slower_candidate_would_hardly_cross_more_often_is_not_asked_to_show_it_good() -> None:
+    counts = [0] * (len(EDGES_US) - 1)
+    counts[8:12], counts[40:44] = [1200] * 4, [1300] * 4  # two kinds of requests; the median is where the second begins
+    frozen = freeze_latency(EDGES_US, counts, (0.5, 0.9, 0.95))
+    assert frozen is not None
+    assert frozen.risks(1.5)[0] < 1.2
+    shares = (1.0, *frozen.shares(1.0), 0.0)
+    bins = tuple(round(N * (a - b)) for a, b in pairwise(shares))
+    evidence = Evidence(bins={"latency": (BinnedStage(1, PI, bins, bins),)})
+    verdicts = judge(plan(), evidence, Baseline(n=10_000, latency=frozen)).guardrails
+    assert next(verdict for verdict in verdicts if verdict.name == "latency").is_shown_good
 
 
 def test_late_only_asks_what_comes_late() -> None:
