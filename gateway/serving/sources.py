@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Protocol
 from gateway.observability import logs
 
 if TYPE_CHECKING:
-    from gateway.store import Store
+    from gateway.store import Report, Store
+
+
+MAX_UNTOLD = 10_000
+"""Reports kept while the store is away: a day of minutes of seven versions; then the oldest go."""
 
 
 class SourceReport(Protocol):
@@ -47,10 +51,13 @@ class _Source:
 
 
 class Sources:
-    """Each is asked every so often. Their reports are cumulative: one that gets lost is made up for by the next."""
+    """Each is asked every so often. What the store does not take is kept, the latest of each key, and told with the
+    next: a source says only what has changed since it was asked.
+    """
 
     def __init__(self) -> None:
         self._sources: list[_Source] = []
+        self._untold: dict[tuple[str, str, str, str], Report] = {}
 
     def add(self, kind: str, every_s: float, read: Read) -> None:
         self._sources.append(_Source(kind, every_s, read, time.monotonic() + every_s))
@@ -70,11 +77,15 @@ class Sources:
                 continue
             source.due_s = now_s + source.every_s
             try:
-                reports = call(source.read)
-                if reports:
-                    store.put_reports(
-                        incarnation, [Report(r.kind, r.model, r.version, r.key, r.body, r.at) for r in reports]
-                    )
+                for r in call(source.read):
+                    key = (r.kind, r.model, r.version, r.key)
+                    self._untold.pop(key, None)  # to the end: the oldest go first when there are too many
+                    self._untold[key] = Report(*key, r.body, r.at)
+                while len(self._untold) > MAX_UNTOLD:
+                    del self._untold[next(iter(self._untold))]
+                if self._untold:
+                    store.put_reports(incarnation, [*self._untold.values()])
+                    self._untold.clear()
             except StoreUnavailable as error:
                 return str(error)
             except Exception as error:
