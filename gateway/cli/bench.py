@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import typer
 from gateway.cli.failure import REFUSED, Refused, fail, reported
 
 if TYPE_CHECKING:
+    from gateway.cli.oipserver import OipServer
     from gateway.cli.tensors import Array, Model
 
 MAX_REQUESTS = 256
@@ -105,18 +107,17 @@ def _measured(
     ceiling: bool,
 ) -> dict[str, Any]:
     from gateway import pb
-    from gateway.cli.predict import _channel
+    from gateway.cli.oipserver import opened
     from gateway.loadtest import ceiling as own_ceiling
     from gateway.loadtest import check as checking
     from gateway.loadtest import measure, report
 
     shape = measure.Shape(connections, streams, seconds, warmup_s, rate)
-    with _channel(url, None, ASK_S) as channel:
-        server = _Server(channel, url, pb.inference)
-        name = name or server.only_model()
+    with opened(url, "HOST:PORT", None, ASK_S) as server:
+        name = name or _only_model(server)
         requests = list(_requests(server, name, version, data, rows))
         # One by one first: what the model refuses is said before any load, by its own words.
-        answer_bytes = 5 + len(server.infer(requests[0]).SerializeToString())
+        answer_bytes = 5 + len(server.call("ModelInfer", requests[0]).SerializeToString())
         messages = [request.SerializeToString() for request in requests]
         host, _, port = url.rpartition(":")
         with _progress(warmup_s + seconds) as tell:
@@ -130,76 +131,48 @@ def _measured(
                 request = pb.inference.ModelInferRequest()
                 request.CopyFrom(requests[which])
                 request.model_version = answered_by or request.model_version
-                return server.infer_or_none(request)
+                try:
+                    return server.call("ModelInfer", request)
+                except Refused:  # unloaded meanwhile, or naming a version is forbidden
+                    return None
 
-            verdict = checking.answers(measured.answers, measured.unkept, server.parse, ask)
+            verdict = checking.answers(measured.answers, measured.unkept, _parsed, ask)
         best = own_ceiling.find(messages, answer_bytes, shape, min(seconds, 3.0)) if ceiling else None
     return report.as_json(url, name, shape, measured, verdict, best)
 
 
-class _Server:
-    """Single questions to the server, over grpcio."""
+def _only_model(server: OipServer) -> str:
+    from gateway import pb
 
-    def __init__(self, channel: Any, url: str, messages: Any) -> None:
-        self._channel, self._url, self._pb = channel, url, messages
-
-    def call(self, method: str, request: Any) -> Any:
-        import grpc
-
-        call = self._channel.unary_unary(
-            f"/inference.GRPCInferenceService/{method}",
-            request_serializer=type(request).SerializeToString,
-            response_deserializer=getattr(self._pb, f"{method}Response").FromString,
-        )
-        try:
-            return call(request, timeout=ASK_S)
-        except grpc.RpcError as error:
-            details = error.details() or "(no text)"
-            raise Refused(f"server at {self._url} answered {method} with {error.code().name}: {details}") from None
-
-    def only_model(self) -> str:
-        names = sorted({model.name for model in self.call("RepositoryIndex", self._pb.RepositoryIndexRequest()).models})
-        if len(names) != 1:
-            raise Refused(f"--model: not given, and {self._url} has {', '.join(names) or 'none'}; name one")
-        return str(names[0])
-
-    def metadata(self, name: str, version: str) -> Any:
-        return self.call("ModelMetadata", self._pb.ModelMetadataRequest(name=name, version=version))
-
-    def infer(self, request: Any) -> Any:
-        return self.call("ModelInfer", request)
-
-    def infer_or_none(self, request: Any) -> Any:
-        try:
-            return self.infer(request)
-        except Refused:  # unloaded meanwhile, or naming a version is forbidden
-            return None
-
-    def parse(self, data: bytes) -> Any:
-        from google.protobuf.message import DecodeError
-
-        try:
-            return self._pb.ModelInferResponse.FromString(data)
-        except DecodeError:
-            raise ValueError("no ModelInferResponse") from None
+    index = server.call("RepositoryIndex", pb.inference.RepositoryIndexRequest())
+    names = sorted({model.name for model in index.models})
+    if len(names) != 1:
+        raise Refused(f"--model: not given, and the {server} has {', '.join(names) or 'none'}; name one")
+    return str(names[0])
 
 
-def _requests(server: _Server, name: str, version: str, data: str, rows: int) -> Iterator[Any]:
+def _parsed(data: bytes) -> Any:
+    """ValueError: no ModelInferResponse."""
+    from google.protobuf.message import DecodeError
+
+    from gateway import pb
+
+    try:
+        return pb.inference.ModelInferResponse.FromString(data)
+    except DecodeError:
+        raise ValueError("no ModelInferResponse") from None
+
+
+def _requests(server: OipServer, name: str, version: str, data: str, rows: int) -> Iterator[Any]:
     """ModelInferRequests of `rows` rows each: of the data, or made up by the signature."""
     from gateway import pb
-    from gateway.cli.predict import _parts
-    from gateway.cli.tensors import Model, encode
+    from gateway.cli.oipserver import infer_request, parts
+    from gateway.cli.tensors import Model
 
-    metadata = server.metadata(name, version)
+    metadata = server.call("ModelMetadata", pb.inference.ModelMetadataRequest(name=name, version=version))
     model = Model.from_metadata(metadata)
-    for at, part in enumerate(_parts(_arrays(metadata, model, data, rows), model, rows)):
-        if at == MAX_REQUESTS:
-            return
-        request = pb.inference.ModelInferRequest(model_name=name, model_version=version)
-        for each in model.inputs:
-            request.inputs.add(name=each.name, datatype=each.datatype, shape=part[each.name].shape)
-            request.raw_input_contents.append(encode(part[each.name], each.datatype))
-        yield request
+    for part in itertools.islice(parts(_arrays(metadata, model, data, rows), model, rows), MAX_REQUESTS):
+        yield infer_request(name, version, part, model)
 
 
 def _arrays(metadata: Any, model: Model, data: str, rows: int) -> dict[str, Array]:
