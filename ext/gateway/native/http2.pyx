@@ -11,6 +11,7 @@ from gateway.native.call cimport (
     METHOD_OTHER, METHOD_STREAM_INFER, Call, advance)
 from gateway.native.cnghttp2 cimport *
 from gateway.native.noted cimport is_notable, note
+from gateway.native.pool cimport pool_calloc, pool_free, pool_malloc, pool_realloc
 from gateway.native.door cimport DOOR_HEADER_LIST_BYTES, DOOR_MALFORMED, Door
 from gateway.native.refusal cimport INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED
 
@@ -114,7 +115,7 @@ cdef class Session(Carrier):
         nghttp2_option_set_max_settings(options, MAX_SETTINGS_ENTRIES)
         nghttp2_option_set_stream_reset_rate_limit(options, limits.reset_burst, limits.resets_per_s)
         nghttp2_option_set_max_continuations(options, limits.max_continuations)
-        status = nghttp2_session_server_new2(&self.session, CALLBACKS, <void*>self, options)
+        status = nghttp2_session_server_new3(&self.session, CALLBACKS, <void*>self, options, &POOL)
         nghttp2_option_del(options)
         if status != 0:
             raise MemoryError("no memory for an HTTP/2 session")
@@ -498,3 +499,6 @@ nghttp2_session_callbacks_set_on_frame_recv_callback(CALLBACKS, _on_frame_recv)
 nghttp2_session_callbacks_set_on_data_chunk_recv_callback(CALLBACKS, _on_data_chunk)
 nghttp2_session_callbacks_set_on_stream_close_callback(CALLBACKS, _on_stream_close)
 nghttp2_session_callbacks_set_send_data_callback(CALLBACKS, _on_send_data)
+cdef nghttp2_mem POOL                                         # nghttp2 copies it
+POOL.mem_user_data = NULL
+POOL.malloc, POOL.free, POOL.calloc, POOL.realloc = pool_malloc, pool_free, pool_calloc, pool_realloc
