@@ -74,6 +74,11 @@ bench: build ## measure against the limit of HTTP/2 on this machine
 	@tools/setup-system bench
 	@$(BIN)/python -m bench $(ARGS)
 
+.PHONY: profile
+profile: build ## where the time of one request goes, stage by stage: perf and callgrind (ARGS=--help)
+	@tools/setup-system bench
+	@$(BIN)/python -m bench.profile $(ARGS)
+
 .PHONY: proto
 proto: .venv/installed ## compile proto/ into gateway/pb
 	@tools/proto

@@ -38,8 +38,8 @@ cdef struct TensorRef:        # one input's bytes, in signature order
     size_t nbytes
     int64_t n_elements
     int n_dims
+    bint is_owned             # data was decoded from typed contents, and is freed with the request
     int64_t dims[MAX_DIMS]
-    void* owned               # decoded typed contents; freed with the request
 
 
 cdef class Caller(Timed):     # who waits for the answer: a unary call, a message of a stream, a REST exchange
@@ -65,7 +65,7 @@ cdef class Rescue:            # may take over from a request that failed, before
     cdef bint take(self, Request request, int code, str text) except -1          # True: the caller is somebody else's now
 
 
-cdef class Request(Timed):
+cdef class Request(Timed):              # at most 512 bytes: beyond, Python has malloc make it
     cdef Body body                      # keeps the tensors' bytes alive
     cdef Signature signature
     cdef Caller caller                  # None once answered or given up
@@ -76,9 +76,9 @@ cdef class Request(Timed):
     cdef void* next                     # the lane's queue: borrowed, the lane holds one reference to each queued request
     cdef void* previous
     cdef RequestState state
-    cdef bint streamed                  # the answer is a ModelStreamInferResponse
-    cdef bint is_rest                   # came by REST, else by gRPC
-    cdef int priority                   # 1 is the most urgent
+    cdef unsigned char streamed         # the answer is a ModelStreamInferResponse
+    cdef unsigned char is_rest          # came by REST, else by gRPC
+    cdef unsigned char priority         # 1 is the most urgent
     cdef int64_t arrived_us, started_us
     cdef int64_t deadline_us            # 0: none
     cdef int64_t final_deadline_us      # the caller's, when deadline_us is only a first attempt's share of it; 0: deadline_us is all
