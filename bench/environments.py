@@ -1,7 +1,7 @@
 """Virtual environments of their own for what is measured or tested beside the gateway and cannot live in its own: other
 servers and SDKs pin other versions of the same packages.
 
-    python -m bench.environments mlserver kserve     makes them, in ~/.cache/gateway-bench (or $GATEWAY_BENCH_CACHE)
+    python -m bench.environments mlserver kserve     makes them (`python -m bench.peers` those that it needs), in ~/.cache/gateway-bench (or $GATEWAY_BENCH_CACHE)
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ from bench.errors import NotMeasured
 REQUIREMENTS = {
     "mlserver": ("mlserver==1.7.1", "onnxruntime==1.31.1"),
     "kserve": ("kserve==0.21.0",),
+    "grpcaio": ("grpcio==1.85.1", "protobuf==7.36.2", "uvloop==0.23.0", "onnxruntime==1.31.1"),
+    "bentoml": ("bentoml==1.4.39", "onnxruntime==1.31.1"),
+    "litserve": ("litserve==0.2.19", "onnxruntime==1.31.1"),
+    "rayserve": ("ray[serve]==2.60.0", "onnxruntime==1.31.1"),
 }
 
 
