@@ -77,6 +77,8 @@ def run(
             with peer.start(Path(scratch), works) as running:
                 for load in loads:
                     try:
+                        if load.at_once:
+                            drive.wait_until_right(peer, running, load)
                         row = one(mode, peer, again, running, load, measured)
                     except (LoadFailed, BenchError) as error:
                         measured.problems[f"{peer.name}: {load.words}"] = str(error)

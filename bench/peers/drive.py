@@ -6,14 +6,18 @@ the peer, for every peer alike.
 
 from __future__ import annotations
 
+import http.client
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import grpc
 import numpy as np
 
 from bench import payloads, procfs
+from bench.errors import BenchError
 from bench.peers.peer import Peer, Protocol, Running
 from bench.peers.works import ALL, Work
 from gateway.loadtest import measure
@@ -23,6 +27,7 @@ from gateway.native.httpgenerator import HttpGenerator
 GRPC_SHAPES = {1: (1, 1), 4: (4, 1), 16: (4, 4), 128: (8, 16), 1024: (64, 16)}
 """Connections and streams for so many requests at once."""
 OPEN_GRPC, OPEN_REST = (16, 64), (512, 1)
+READY_S = 60
 RELATIVE, ABSOLUTE = 1e-3, 1e-4
 """FP32 in batches of any size; a wrong row is off by much more."""
 
@@ -90,6 +95,45 @@ def row(
     }
 
 
+def wait_until_right(peer: Peer, running: Running, load: Load) -> None:
+    """Asks one row until the answer comes, and checks it: listening is not yet serving. BenchError with what came last."""
+    until_s = time.monotonic() + READY_S
+    port = running.ports[load.protocol, load.work]
+    while True:
+        try:
+            answer = _by_rest(peer, load, port) if load.protocol == "REST" else _by_grpc(peer, load, port)
+            break
+        except (OSError, http.client.HTTPException, grpc.RpcError, BenchError) as error:
+            if time.monotonic() > until_s:
+                raise BenchError(f"no answer to a first request within {READY_S} s: {error}") from error
+            time.sleep(0.1)
+    if peer.runs_models and (fault := _fault(peer, load, 0, answer)):
+        raise BenchError(f"the first answer is wrong: {fault}")
+
+
+def _by_rest(peer: Peer, load: Load, port: int) -> bytes:
+    asked = peer.ask(work_named(load.work), _rows(load.work)[0])
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=READY_S)
+    try:
+        fields = dict(line.split(": ", 1) for line in asked.headers)
+        connection.request("POST", asked.path, asked.body, {"Content-Type": asked.content_type, **fields})
+        answer = connection.getresponse()
+        data = answer.read()
+    finally:
+        connection.close()
+    if answer.status != 200:
+        raise BenchError(f"HTTP {answer.status}: {data[:200]!r}")
+    return data
+
+
+def _by_grpc(peer: Peer, load: Load, port: int) -> bytes:
+    is_infer = peer.grpc_path == measure.INFER_PATH
+    message = payloads.infer_request(load.work, {"input": _rows(load.work)[0]}) if is_infer else b""
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
+    with grpc.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
+        return measure.frame(channel.unary_unary(peer.grpc_path.decode())(message, timeout=READY_S))
+
+
 def _shape(load: Load) -> tuple[int, int]:
     if load.at_once is None:
         return OPEN_GRPC if load.protocol == "gRPC" else OPEN_REST
@@ -114,21 +158,25 @@ def _check(peer: Peer, load: Load, answers: Sequence[tuple[int, bytes, int]]) ->
     """(right, wrong, the first wrong one)."""
     right = wrong = 0
     example = ""
-    expected = _expected(load.work)
     for which, data, count in answers:
-        try:
-            got = peer.read(data) if load.protocol == "REST" else payloads.infer_outputs(data[5:])["output"]
-            wanted = expected[which].ravel()
-            is_right = got.size == wanted.size and np.allclose(got.ravel(), wanted, RELATIVE, ABSOLUTE)
-            fault = "" if is_right else f"got {got.ravel()[:4]}, expected {wanted[:4]}"
-        except (ValueError, KeyError, IndexError, TypeError) as error:
-            fault = f"an answer that cannot be read: {error!r}: {data[:120]!r}"
-        if fault:
+        if fault := _fault(peer, load, which, data):
             wrong += count
             example = example or fault
         else:
             right += count
     return right, wrong, example
+
+
+def _fault(peer: Peer, load: Load, which: int, data: bytes) -> str:
+    """Why this is not the right answer to that row; empty: it is."""
+    wanted = _expected(load.work)[which].ravel()
+    try:
+        got = (peer.read(data) if load.protocol == "REST" else payloads.infer_outputs(data[5:])["output"]).ravel()
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        return f"an answer that cannot be read: {error!r}: {data[:120]!r}"
+    if got.size == wanted.size and np.allclose(got, wanted, RELATIVE, ABSOLUTE):
+        return ""
+    return f"row {which}: got {got[:4]}, expected {wanted[:4]}"
 
 
 def work_named(name: str) -> Work:

@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench import environments, models, procfs, restclient
+import numpy as np
+
+from bench import environments, models, payloads, procfs, restclient
 from bench.peers import peer as peers
-from bench.peers.peer import Peer, Running, on_ports
+from bench.peers.peer import Http, Peer, Running, on_ports
 from bench.peers.works import Work, write_repository
 from bench.processes import Child, free_port, wait_until_listening
 
@@ -59,6 +61,14 @@ def _started(root: Path, names: tuple[str, ...], batching: Mapping[str, Any]) ->
         yield child, ports
 
 
+def ask(work: Work, row: np.ndarray) -> Http:
+    """It has no binary tensors by REST, and takes texts in a flat list only."""
+    if work.datatype != "BYTES":
+        return peers.oip_request(work, row, has_binary=False)
+    tensor = {"name": "input", "datatype": "BYTES", "shape": row.shape, "data": payloads.listed(row.ravel())}
+    return Http(f"/v2/models/{work.name}/infer", json.dumps({"inputs": [tensor]}).encode())
+
+
 PEER = Peer(
     name="mlserver",
     title="MLServer",
@@ -67,6 +77,6 @@ PEER = Peer(
     link="https://docs.seldon.ai/mlserver/user-guide/adaptive-batching",
     version=lambda: peers.package_version("mlserver", "mlserver"),
     start=start,
-    ask=lambda work, row: peers.oip_request(work, row, has_binary=False),
+    ask=ask,
     environment="mlserver",
 )
