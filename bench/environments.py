@@ -1,7 +1,8 @@
 """Virtual environments of their own for what is measured or tested beside the gateway and cannot live in its own: other
 servers and SDKs pin other versions of the same packages.
 
-    python -m bench.environments mlserver kserve     makes them (`python -m bench.peers` those that it needs), in ~/.cache/gateway-bench (or $GATEWAY_BENCH_CACHE)
+    python -m bench.environments mlserver kserve     makes them, in ~/.cache/gateway-bench (or $GATEWAY_BENCH_CACHE)
+    python -m bench.peers --install                  those of all peers
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`python -m bench.peers`: other servers with the same models, side by side with the gateway.
 
-Quick by default is nothing here: say --quick (does every peer work? about three minutes), --kept (the run of the README,
-about sixteen minutes on a quiet machine) or --full (an hour). A run that was stopped goes on where it was.
+Say --quick (does every peer work? two minutes), --kept (the run of the README, a quarter of an hour on a quiet machine)
+or --full (an hour and a half). A run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ def main() -> int:
     if goes_on:
         say(f"goes on with a run that was stopped after {len(measured.rows)} rows; --fresh begins anew")
     turns = catalogue.turns(mode, options.only)
-    all_s = sum(catalogue.seconds(mode, load) for peer, _ in turns for load in catalogue.loads(mode, peer, options.work))
+    all_s = sum(
+        catalogue.seconds(mode, load) for peer, _ in turns for load in catalogue.loads(mode, peer, options.work)
+    )
     say(f"{len(turns)} starts of servers, about {(all_s + 8 * len(turns)) / 60:.0f} minutes")
     for peer, again in turns:
         run(mode, peer, again, catalogue.loads(mode, peer, options.work), measured, say)
@@ -66,27 +68,29 @@ def run(
     loads = [load for load in loads if not measured.has(peer.name, again, load)]
     if not loads:
         return
-    measured.problems = {name: why for name, why in measured.problems.items() if not name.startswith(peer.name)}
+    measured.problems = {key: why for key, why in measured.problems.items() if key.partition(":")[0] != peer.name}
     say(f"starting {peer.title}")
     try:
         measured.peers[peer.name] = {
             "title": peer.title, "version": peer.version(), "settings": peer.settings, "link": peer.link,
         }  # fmt: skip
         works = tuple(work for work in ALL if work.name in peer.works)
-        with tempfile.TemporaryDirectory(prefix="peers-", ignore_cleanup_errors=True) as scratch:
-            with peer.start(Path(scratch), works) as running:
-                for load in loads:
-                    try:
-                        if load.at_once:
-                            drive.wait_until_right(peer, running, load)
-                        row = one(mode, peer, again, running, load, measured)
-                    except (LoadFailed, BenchError) as error:
-                        measured.problems[f"{peer.name}: {load.words}"] = str(error)
-                        say(f"  {load.words}: {error}")
-                        continue
-                    measured.rows.append({**row, "time": again})
-                    record.checkpoint(measured)
-                    say(f"  {load.words}: {table.line(row)}")
+        with (
+            tempfile.TemporaryDirectory(prefix="peers-", ignore_cleanup_errors=True) as scratch,
+            peer.start(Path(scratch), works) as running,
+        ):
+            for load in loads:
+                try:
+                    if load.at_once and peer.runs_models:
+                        drive.wait_until_right(peer, running, load)
+                    row = one(mode, peer, again, running, load, measured)
+                except (LoadFailed, BenchError) as error:
+                    measured.problems[f"{peer.name}: {load.words}"] = str(error)
+                    say(f"  {load.words}: {error}")
+                    continue
+                measured.rows.append({**row, "time": again})
+                record.checkpoint(measured)
+                say(f"  {load.words}: {table.line(row)}")
     except NotMeasured as reason:
         measured.problems[peer.name] = f"not measured: {reason}"
         say(f"  {reason}")

@@ -1,7 +1,7 @@
 """One row of the table: a load on one peer, what came back, whether it was right, and what it cost.
 
-Both generators are native and count latency from when a request was due, so that a stall shows. They share the cores with
-the peer, for every peer alike.
+Both generators are native and count latency from when a request was due, so that a stall shows. They share the cores
+with the peer, for every peer alike.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def row(
 
 
 def wait_until_right(peer: Peer, running: Running, load: Load) -> None:
-    """Asks one row until the answer comes, and checks it: listening is not yet serving. BenchError with what came last."""
+    """Asks one row until the answer comes, and checks it: listening is not yet serving. BenchError: what came last."""
     until_s = time.monotonic() + READY_S
     port = running.ports[load.protocol, load.work]
     while True:
@@ -107,7 +107,7 @@ def wait_until_right(peer: Peer, running: Running, load: Load) -> None:
             if time.monotonic() > until_s:
                 raise BenchError(f"no answer to a first request within {READY_S} s: {error}") from error
             time.sleep(0.1)
-    if peer.runs_models and (fault := _fault(peer, load, 0, answer)):
+    if fault := _fault(peer, load, 0, answer):
         raise BenchError(f"the first answer is wrong: {fault}")
 
 
@@ -127,11 +127,10 @@ def _by_rest(peer: Peer, load: Load, port: int) -> bytes:
 
 
 def _by_grpc(peer: Peer, load: Load, port: int) -> bytes:
-    is_infer = peer.grpc_path == measure.INFER_PATH
-    message = payloads.infer_request(load.work, {"input": _rows(load.work)[0]}) if is_infer else b""
+    message = payloads.infer_request(load.work, {"input": _rows(load.work)[0]})
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
     with grpc.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
-        return measure.frame(channel.unary_unary(peer.grpc_path.decode())(message, timeout=READY_S))
+        return measure.frame(channel.unary_unary(payloads.MODEL_INFER)(message, timeout=READY_S))
 
 
 def _shape(load: Load) -> tuple[int, int]:

@@ -1,5 +1,6 @@
-"""The limit: nghttpd, the C server of the nghttp2 project, serving a file of the size of the right answer: everything that
-HTTP/2 costs here, and nothing that a gateway adds.
+"""The limit: nghttpd, the C server of the nghttp2 project, serving a file of the size of the right answer.
+
+Everything that HTTP/2 costs here, and nothing that a gateway adds.
 """
 
 from __future__ import annotations
@@ -45,4 +46,3 @@ def limit(scratch: Path, answer_bytes: int, *, wide_windows: bool = False, is_gr
         yield Limit(port, answer_bytes)
     finally:
         child.kill()
-

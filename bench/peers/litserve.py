@@ -42,8 +42,8 @@ PEER = Peer(
     name="litserve",
     title="LitServe",
     protocols=("REST",),
-    settings=f"max_batch_size 64, batch_timeout 1 ms, fast_queue, {WORKERS} worker for each model, {SERVERS} API server; "
-    "images in base64",
+    settings=f"max_batch_size 64, batch_timeout 1 ms, fast_queue, {WORKERS} worker for each model, "
+    f"{SERVERS} API server; images in base64",
     link="https://lightning.ai/docs/litserve/features/batching",
     version=lambda: peers.package_version("litserve", "litserve"),
     start=start,

@@ -23,7 +23,7 @@ BATCHING: Mapping[str, Any] = {}
 
 @contextmanager
 def serving(scratch: Path, model: models.Model) -> Iterator[int]:
-    """With one of the gateway's own benchmarks' models; its REST port. NotMeasured when its environment was never made."""
+    """With a model of the gateway's own benchmarks; its REST port. NotMeasured when its environment was never made."""
     root = models.write_repository(scratch / "mlserver", (model,))
     with _started(root, (model.name,), {}) as (_, ports):
         yield ports["http_port"]
@@ -73,7 +73,8 @@ PEER = Peer(
     name="mlserver",
     title="MLServer",
     protocols=("gRPC", "REST"),
-    settings="parallel_workers 0, its adaptive batching off, as by default; images by REST as JSON, for it has no binary tensors",
+    settings="parallel_workers 0, its adaptive batching off, as by default; images by REST as JSON, for it has no "
+    "binary tensors",
     link="https://docs.seldon.ai/mlserver/user-guide/adaptive-batching",
     version=lambda: peers.package_version("mlserver", "mlserver"),
     start=start,

@@ -1,4 +1,4 @@
-"""A proxy's ceiling: nginx with grpc_pass before nghttpd, no model behind. What any gateway that only forwards can reach."""
+"""A proxy's ceiling: nginx with grpc_pass before nghttpd, no model behind. What forwarding alone can reach."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench import procfs
 from bench.errors import NotMeasured
 from bench.peers import peer as peers
 from bench.peers.limit import limit
@@ -15,7 +16,6 @@ from bench.peers.nghttpd import ANSWER_BYTES
 from bench.peers.peer import Peer, Running
 from bench.peers.works import Work
 from bench.processes import free_port, wait_until_listening
-from bench import procfs
 
 CONFIGURATION = """\
 worker_processes auto;

@@ -1,4 +1,4 @@
-"""What a peer is: how it is started, how it is asked, and what a person must know to judge whether it was treated fairly."""
+"""What a peer is: how it is started and asked, and what a person must know to judge whether it was treated fairly."""
 
 from __future__ import annotations
 

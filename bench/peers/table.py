@@ -55,7 +55,11 @@ def line(row: dict[str, Any]) -> str:
     if row["cpu_s_per_1000"] is not None:
         text += f", {row['cpu_s_per_1000']:.3f} CPU s per 1,000, {row['pss_bytes'] / 1e6:.0f} MB"
     bad = failed(row)
-    return text + (f"; {row['wrong']:,} WRONG: {row['example']}" if row["wrong"] else "") + (f"; {bad:,} failed" if bad else "")
+    return (
+        text
+        + (f"; {row['wrong']:,} WRONG: {row['example']}" if row["wrong"] else "")
+        + (f"; {bad:,} failed" if bad else "")
+    )
 
 
 def failed(row: dict[str, Any]) -> int:
@@ -79,7 +83,7 @@ def limit_per_s(measured: Record, row: dict[str, Any]) -> float | None:
 
 
 def merged(measured: Record) -> Iterator[dict[str, Any]]:
-    """One row for each peer and load: of what was measured twice the mean of the rates, and the first's other figures."""
+    """One row for each peer and load: of what was measured twice the mean of the rates, the rest as it was first."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in measured.rows:
         key = (row["peer"], row["protocol"], row["work"], row["at_once"], row["of_peak"])

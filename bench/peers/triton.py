@@ -11,11 +11,12 @@ from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
+from bench.errors import BenchError, NotMeasured
 from bench.peers.peer import Peer, Running, on_ports
 from bench.peers.works import Work, write_repository
 from demo.triton import wheel
 from demo.triton.repository import onnx_model, store
-from demo.triton.server import TritonServer
+from demo.triton.server import TritonFailed, TritonServer
 
 INSTANCES = 1
 MAX_BATCH = 128
@@ -23,6 +24,10 @@ MAX_BATCH = 128
 
 @contextmanager
 def start(scratch: Path, works: tuple[Work, ...]) -> Iterator[Running]:
+    try:
+        wheel.find()
+    except wheel.NoTriton as reason:
+        raise NotMeasured(str(reason)) from reason
     models = write_repository(scratch / "onnx", works)
     repository = scratch / "repository"
     for work in works:
@@ -30,7 +35,13 @@ def start(scratch: Path, works: tuple[Work, ...]) -> Iterator[Running]:
         file = models / work.name / "1" / "model.onnx"
         made = onnx_model(work.name, file, inputs, outputs, max_batch_size=MAX_BATCH, instances=INSTANCES)
         store(repository, made)
-    with TritonServer(repository, scratch / "log", "--log-verbose=0") as server:
+    server = TritonServer(repository, scratch / "log")
+    try:
+        server.start()
+    except TritonFailed as error:
+        server.close()
+        raise BenchError(str(error)) from error
+    with server:
         ports = {"grpc": int(server.url.rpartition(":")[2]), "rest": int(server.http_url.rpartition(":")[2])}
         yield Running(on_ports(works, **ports), server.processes)
 
@@ -48,7 +59,8 @@ PEER = _Triton(
     name="triton",
     title="Triton, Python backend",
     protocols=("gRPC", "REST"),
-    settings=f"dynamic batcher on without a delay, max_batch_size {MAX_BATCH}, {INSTANCES} instance of each model; metrics off",
+    settings=f"dynamic batcher on, no delay, max_batch_size {MAX_BATCH}, {INSTANCES} instance of each model; "
+    "metrics off",
     link="https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/user_guide/optimization.html",
     version=version,
     start=start,

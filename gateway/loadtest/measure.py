@@ -124,7 +124,7 @@ def driven(
     on_progress: Callable[[float, int], None] = lambda seconds, done: None,
     on_edge: Callable[[], None] = lambda: None,
 ) -> Measurement:
-    """Warm-up, load, and the wait for what is in flight. `on_edge` is called where the load begins and where it ends."""
+    """Warm-up, load, the wait for what is in flight. `on_edge` is called where the load begins and where it ends."""
     gc.collect()
     _drive(generator, shape.warmup_s, lambda seconds: on_progress(seconds - shape.warmup_s, generator.n_done))
     generator.restart()

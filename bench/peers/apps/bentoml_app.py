@@ -1,4 +1,7 @@
-"""The models as one BentoML service; each API is batchable, so that adaptive batching is on. REPOSITORY is in the environment."""
+"""The models as one BentoML service; each API is batchable, so that adaptive batching is on.
+
+REPOSITORY and WORKERS are in the environment.
+"""
 
 import os
 from pathlib import Path
@@ -12,7 +15,9 @@ BATCH = {"batchable": True, "max_batch_size": 128, "max_latency_ms": 1000}
 
 
 @bentoml.service(
-    workers=int(os.environ["WORKERS"]), traffic={"timeout": 60}, logging={"access": {"enabled": False}},
+    workers=int(os.environ["WORKERS"]),
+    traffic={"timeout": 60},
+    logging={"access": {"enabled": False}},
     metrics={"enabled": False},
 )
 class Models:

@@ -1,9 +1,8 @@
-"""A plain grpc.aio server over ONNX Runtime: what a person writes first, with uvloop. PORT REPOSITORY DESCRIPTORS PROCESSES.
+"""A plain grpc.aio server over ONNX Runtime, with uvloop. PORT REPOSITORY DESCRIPTORS PROCESSES.
 
 Several processes share the port (SO_REUSEPORT), as gRPC's own multiprocessing example does it.
 """
 
-import asyncio
 import os
 import sys
 from pathlib import Path
@@ -36,14 +35,17 @@ def texts(raw):
     return np.array(found, object)
 
 
-async def serve():
-    request_class, response_class = messages()
+def load():
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    sessions = {
+    return {
         folder.name: onnxruntime.InferenceSession(str(folder / "1" / "model.onnx"), options)
         for folder in ROOT.iterdir()
     }
+
+
+async def serve(sessions):
+    request_class, response_class = messages()
 
     async def infer(request, context):
         tensor, raw = request.inputs[0], request.raw_input_contents[0]
@@ -57,7 +59,11 @@ async def serve():
     handler = grpc.unary_unary_rpc_method_handler(
         infer, request_deserializer=request_class.FromString, response_serializer=response_class.SerializeToString
     )
-    unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1), ("grpc.so_reuseport", 1)]
+    unlimited = [
+        ("grpc.max_receive_message_length", -1),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.so_reuseport", 1),
+    ]
     server = grpc.aio.server(options=unlimited)
     handlers = {"ModelInfer": handler}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("inference.GRPCInferenceService", handlers),))
@@ -69,4 +75,4 @@ async def serve():
 for _ in range(PROCESSES - 1):
     if os.fork() == 0:
         break
-uvloop.run(serve())
+uvloop.run(serve(load()))

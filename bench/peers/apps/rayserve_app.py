@@ -16,7 +16,9 @@ PORT, ROOT, FOLDER, REPLICAS = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3],
 
 
 @serve.deployment(
-    num_replicas=REPLICAS, max_ongoing_requests=2048, ray_actor_options={"num_cpus": 0},
+    num_replicas=REPLICAS,
+    max_ongoing_requests=2048,
+    ray_actor_options={"num_cpus": 0},
     logging_config=serve.schema.LoggingConfig(enable_access_log=False),
 )
 class Model:
@@ -45,7 +47,10 @@ ray.init(
 )  # fmt: skip
 serve.start(http_options={"host": "127.0.0.1", "port": PORT})
 serve.run_many(
-    [serve.RunTarget(Model.bind(each.name), name=each.name, route_prefix=f"/{each.name}") for each in sorted(ROOT.iterdir())]
+    [
+        serve.RunTarget(Model.bind(each.name), name=each.name, route_prefix=f"/{each.name}")
+        for each in sorted(ROOT.iterdir())
+    ]
 )
 print("everything is ready", flush=True)
 while True:
