@@ -1,0 +1,177 @@
+"""`python -m bench.peers`: other servers with the same models, side by side with the gateway.
+
+Say --quick (does every peer work? two minutes), --kept (the run of the README, a quarter of an hour on a quiet machine)
+or --full (an hour and a half). A run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # before grpc is imported: it logs each refused connection
+
+from bench.errors import BenchError, NotMeasured
+from bench.peers import catalogue, drive, record, table
+from bench.peers.peer import Peer
+from bench.peers.works import ALL
+from gateway.loadtest.measure import LoadFailed
+
+
+def main() -> int:
+    options = parse_arguments()
+    if options.list:
+        for peer in catalogue.PEERS.values():
+            print(f"{peer.name:12} {peer.title}; {peer.version()}\n{'':12} {peer.settings}\n{'':12} {peer.link}")
+        return 0
+    if options.report:
+        return report(options.report)
+    if options.install:
+        return install(options.only)
+    mode = next((catalogue.MODES[name] for name in catalogue.MODES if getattr(options, name)), None)
+    if mode is None:
+        print("bench.peers: say --quick, --kept or --full (or --list, --install, --report)", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that every finally runs and no server stays
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    measured, goes_on = record.begin(mode.name, fresh=options.fresh)
+    say = Say()
+    if goes_on:
+        say(f"goes on with a run that was stopped after {len(measured.rows)} rows; --fresh begins anew")
+    turns = catalogue.turns(mode, options.only)
+    all_s = sum(
+        catalogue.seconds(mode, load) for peer, _ in turns for load in catalogue.loads(mode, peer, options.work)
+    )
+    say(f"{len(turns)} starts of servers, about {(all_s + 8 * len(turns)) / 60:.0f} minutes")
+    for peer, again in turns:
+        run(mode, peer, again, catalogue.loads(mode, peer, options.work), measured, say)
+    is_whole = not options.only and not options.work
+    kept = record.finish(measured, save=is_whole and mode is not catalogue.QUICK and not options.no_save)
+    table.show(measured)
+    if kept:
+        print(f"kept as {os.path.relpath(kept)}; `python -m bench.peers --report {os.path.relpath(kept)}` draws it")
+    wrong = sum(row["wrong"] for row in measured.rows)
+    return 1 if measured.problems or wrong else 0
+
+
+def run(
+    mode: catalogue.Mode, peer: Peer, again: int, loads: list[drive.Load], measured: record.Record, say: Say
+) -> None:
+    """All loads of one peer that are not measured yet; what fails is written down, and the others go on."""
+    loads = [load for load in loads if not measured.has(peer.name, again, load)]
+    if not loads:
+        return
+    measured.problems = {key: why for key, why in measured.problems.items() if key.partition(":")[0] != peer.name}
+    say(f"starting {peer.title}")
+    try:
+        measured.peers[peer.name] = {
+            "title": peer.title, "version": peer.version(), "settings": peer.settings, "link": peer.link,
+        }  # fmt: skip
+        works = tuple(work for work in ALL if work.name in peer.works)
+        with (
+            tempfile.TemporaryDirectory(prefix="peers-", ignore_cleanup_errors=True) as scratch,
+            peer.start(Path(scratch), works) as running,
+        ):
+            for load in loads:
+                try:
+                    if load.at_once and peer.runs_models:
+                        drive.wait_until_right(peer, running, load)
+                    row = one(mode, peer, again, running, load, measured)
+                except (LoadFailed, BenchError) as error:
+                    measured.problems[f"{peer.name}: {load.words}"] = str(error)
+                    say(f"  {load.words}: {error}")
+                    continue
+                measured.rows.append({**row, "time": again})
+                record.checkpoint(measured)
+                say(f"  {load.words}: {table.line(row)}")
+    except NotMeasured as reason:
+        measured.problems[peer.name] = f"not measured: {reason}"
+        say(f"  {reason}")
+    except BenchError as error:
+        measured.problems[peer.name] = str(error)
+        say(f"  {error}")
+
+
+def one(
+    mode: catalogue.Mode, peer: Peer, again: int, running: drive.Running, load: drive.Load, measured: record.Record
+) -> dict[str, object]:
+    if load.of_peak is None:
+        return drive.row(peer, running, load, None, mode.seconds, mode.warmup_s)
+    peak = measured.peak_per_s(peer.name, again, load)
+    if not peak:
+        raise BenchError("no closed loop was measured, so there is no peak to take a share of")
+    return drive.row(peer, running, load, peak * load.of_peak, mode.open_seconds, mode.warmup_s)
+
+
+def install(names: list[str]) -> int:
+    """Each peer's environment, outside the tree."""
+    failed = 0
+    for peer in catalogue.PEERS.values():
+        if names and peer.name not in names:
+            continue
+        try:
+            peer.install()
+        except Exception as error:  # of pip, of the wheel's unpacking: the others can still be measured
+            print(f"{peer.name}: not installed: {error}", file=sys.stderr)
+            failed = 1
+    return failed
+
+
+def report(path: Path) -> int:
+    from bench.peers import picture, readme
+
+    measured = record.read(path)
+    table.show(measured)
+    for written in [*picture.draw(measured, record.FOLDER), readme.write_table(measured, path)]:
+        print(f"wrote {os.path.relpath(written)}")
+    readme.write_section(measured, path)
+    return 0
+
+
+class Say:
+    """Progress, to stderr."""
+
+    def __init__(self) -> None:
+        self._began_s = time.monotonic()
+
+    def __call__(self, text: str) -> None:
+        print(f"[{time.monotonic() - self._began_s:5.0f} s] {text}", file=sys.stderr, flush=True)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "python -m bench.peers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="short loads: does every peer answer, and rightly?")
+    parser.add_argument("--kept", action="store_true", help="the selection that the README shows")
+    parser.add_argument("--full", action="store_true", help="every work at every concurrency, open loops for all")
+    parser.add_argument(
+        "--only", action="append", default=[], choices=list(catalogue.PEERS), metavar="PEER",
+        help=f"only this peer; may be given again. {', '.join(catalogue.PEERS)}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--work", action="append", default=[], choices=[work.name for work in ALL], metavar="WORK",
+        help="only this work; may be given again. " + ", ".join(work.name for work in ALL),
+    )  # fmt: skip
+    parser.add_argument("--fresh", action="store_true", help="forget a run that was stopped")
+    parser.add_argument("--no-save", action="store_true", help="keep no file in bench/peers/results")
+    parser.add_argument("--install", action="store_true", help="make the peers' environments, and end")
+    parser.add_argument("--list", action="store_true", help="show the peers with their versions and settings, and end")
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE", help="draw a kept result: plots, table, and the README's section"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
