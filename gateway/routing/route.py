@@ -257,6 +257,17 @@ class Route(_Section):
         """Whom a request may be drawn for."""
         return {share.version for _, _, shares in self.splits() for share in shares if share.units}
 
+    @property
+    def is_compared(self) -> bool:
+        """Whether it writes out which arm is the candidate, or which is stable beside a shadow, as a rollout does: then
+        workers count them side by side, and take weight from a candidate that harms everybody. A split that names no
+        arms is an operator's own affair.
+        """
+        if isinstance(self.versions, Mapping):
+            return False
+        arms = {share.arm for share in self.versions}
+        return "candidate" in arms or ("stable" in arms and bool(self.shadows))
+
     def circuit_in_force(self) -> Circuit | None:
         if self.circuit is None:
             return Circuit() if self.fallback else None
