@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 KIND = "evidence"
 STABLE, CANDIDATE = "stable", "candidate"
-"""Names of the arms, which a rollout's route must write out, also when one of them has everything:
-`versions: [{version: "1", weight: 95, arm: stable}, {version: "2", weight: 5, arm: candidate}]`. Workers count nothing
-for a split that names no arms: that is an operator's own.
+"""Names of the arms. A rollout's route must write them out, also when one of them has everything:
+`versions: [{version: "1", weight: 95, arm: stable}, {version: "2", weight: 5, arm: candidate}]`. A split that names no
+arms is counted too, but its workers take no weight from anybody by themselves: it is an operator's own.
 """
 MAX_FAULTS = 3
 """That are told one by one: they are much alike."""

@@ -153,7 +153,7 @@ class _Compiler:
     def _weigh(self, split: list[tuple[Target, int]]) -> None:
         """Have the two arms of a rollout compared. A rule's arms are not: it draws none, or from other requests."""
         arms = {target.arm.name: (target.arm, units) for target, units in split if target.arm}
-        if not self._route.is_compared or CANDIDATE not in arms:
+        if CANDIDATE not in arms:
             return
         sides = [arms.get(name) for name in (STABLE, CANDIDATE)]
         versions, shares = zip(*((side[0].version, side[1]) if side else ("", 0) for side in sides), strict=True)

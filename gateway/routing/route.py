@@ -259,14 +259,16 @@ class Route(_Section):
 
     @property
     def is_compared(self) -> bool:
-        """Whether it writes out which arm is the candidate, or which is stable beside a shadow, as a rollout does: then
-        workers count them side by side, and take weight from a candidate that harms everybody. A split that names no
-        arms is an operator's own affair.
+        """Whether workers count two versions side by side: a candidate is drawn beside stable, or copied to."""
+        return bool(self.shadows) or any(share.arm == "candidate" for share in shares_of(self.versions))
+
+    @property
+    def is_on_trial(self) -> bool:
+        """Whether it writes out who the candidate is, as a rollout does: then a worker takes the weight from one that
+        harms everybody. A split that names no arms is an operator's own affair.
         """
-        if isinstance(self.versions, Mapping):
-            return False
-        arms = {share.arm for share in self.versions}
-        return "candidate" in arms or ("stable" in arms and bool(self.shadows))
+        written = () if isinstance(self.versions, Mapping) else self.versions
+        return any(share.arm == "candidate" for share in written)
 
     def circuit_in_force(self) -> Circuit | None:
         if self.circuit is None:

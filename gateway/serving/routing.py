@@ -174,7 +174,7 @@ class Routing:
 
 def _without_candidate(route: Route) -> Route | None:
     """With the candidate's weight given to stable; None when its split has not both, or is not a rollout's."""
-    if not route.is_compared:
+    if not route.is_on_trial:
         return None
     shares = shares_of(route.versions)
     weights = {share.arm: share.weight for share in shares}
