@@ -74,12 +74,13 @@ def _warming(look: Look) -> Decision:
         look.say("golden examples, NaN, latency and memory are tried")
         return look.stay(CALM_LOOK_S)
     waits = _waits(look)
+    accepted = f"accepted ({snapshot.trial.seen})" if snapshot.trial.seen else "accepted"
     if plan.does("shadow"):
         if waits:
             return look.stay(CALM_LOOK_S)
-        look.say(f"accepted; {plan.shadow.percent:g} % of the requests are copied to it")
+        look.say(f"{accepted}; {plan.shadow.percent:g} % of the requests are copied to it")
         return look.go(Event.START_SHADOW, look.traffic(look.cursor, 0, plan.shadow.units), LIVE_LOOK_S)
-    return earn.next_stage(look, "accepted")
+    return earn.next_stage(look, accepted)
 
 
 def _refuse(look: Look, fault: str) -> Decision:
