@@ -74,8 +74,6 @@ def collect(
     raise NotImplementedError
 
 
-def baseline(
-    store: Store, live: Sequence[WorkerRecord], model: str, stable: str, plan: Plan, now_s: float
-) -> Baseline:
+def baseline(store: Store, live: Sequence[WorkerRecord], model: str, stable: str, plan: Plan, now_s: float) -> Baseline:
     """What stable was up to now, for the whole rollout. StoreUnavailable."""
     raise NotImplementedError

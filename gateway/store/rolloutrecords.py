@@ -63,6 +63,11 @@ class RolloutRecord:
     finished_at: float | None
     outcome: str  # of the finished: promoted, rolled_back, refused, superseded
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Versions that must stay loaded for it. After the promotion stable's time is the plan's `keep`."""
+        return (self.candidate,) if self.stage == "promoted" else (self.stable, self.candidate)
+
 
 @dataclass(frozen=True, slots=True)
 class NewRollout:
