@@ -29,7 +29,7 @@ from gateway.native.http2 import SessionLimits
 from gateway.observability import logs
 from gateway.observability.access import AccessLog
 from gateway.registry.repository import ModelFolder, scan
-from gateway.serving import signatures
+from gateway.serving import acceptance, signatures
 from gateway.serving.agent import Agent
 from gateway.serving.captures import EVERY_S as CAPTURES_EVERY_S
 from gateway.serving.captures import KIND as CAPTURE_KIND
@@ -190,6 +190,7 @@ class Worker:
             )
             self.agent.add_source(TILE_KIND, TILES_EVERY_S, self.monitors.read)
             self.agent.add_source(CAPTURE_KIND, CAPTURES_EVERY_S, self.captures.source(self.agent))
+            self.agent.add_source(acceptance.KIND, acceptance.EVERY_S, acceptance.Trials(holdings).source(self.agent))
             self.agent.add_source(signatures.KIND, signatures.EVERY_S, signatures.Signatures(self.catalog).read)
             self.agent.add_source("shadow", SHADOWS_EVERY_S, self.shadows.read)
             self.evidence = Evidence(self.routing, self.hub.mirror, lambda: self.loader.lanes)
