@@ -18,5 +18,6 @@ cdef class Arm:
     cdef readonly int64_t stage         # a stretch of time with a constant weight: the route's generation
     cdef readonly int weight            # the probability with which it was drawn, in 1/10,000; 0: it is not drawn
     cdef ArmStats stats
+    cdef bytes named                    # all of the above as its tokens have it (see receipt.pxd); None: none was made yet
 
     cdef void note(self, int code, int64_t took_us, bint is_rest=*) noexcept

@@ -148,7 +148,10 @@ cdef class DataPlane:
             lane = target.lane
             request = Request.new(body, lane.signature, caller)
             request.arm = target.arm
+            if self.asked.has_key:
+                request.unit = self.asked.key | 1
             if drawn is not target:
+                request.drawn = drawn.arm
                 request.answer_parameters = parameters_of_answer(drawn.version)
             elif target.route is not None and target.route.rescue is not None and target.route.rescue.lane is not lane:
                 request.rescue = target.route.rescue
