@@ -336,7 +336,7 @@ def read(bytes key not None, token):
         # altchars alone would let other letters pass unseen
         if len(text) > MAX_TOKEN_BYTES * 2 or b"+" in text or b"/" in text:
             raise ValueError
-        raw = base64.b64decode(text + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        raw = base64.b64decode(text + b"==="[:(4 - len(text) % 4) % 4], altchars=b"-_", validate=True)
     except ValueError:
         raise TokenError("malformed", MALFORMED) from None
     if len(raw) < 16 + TAG_BYTES + 8 or raw[0] & 0x0F != FORMAT:
