@@ -1,5 +1,5 @@
-"""model.yaml's `feedback:` section: whether answers carry a token by which callers report how they turned out, and what of
-the outputs is the prediction that a label is compared with. `feedback: true` is enough for a classifier.
+"""model.yaml's `feedback:` section: whether answers carry a token by which callers report how they turned out, and what
+of the outputs is the prediction that a label is compared with. `feedback: true` is enough for a classifier.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Where reports are handed in: checked, and written by one thread, many at a time.
 
 While one transaction is under way the next reports gather, so that a thousand callers with a report each cost the store
-no more than one with a thousand. Whoever handed in is told when it is kept. What the store does not take is refused as a
-whole, and may be sent again: a report counts once.
+no more than one with a thousand. Whoever handed in is told when it is kept. What the store does not take is refused as
+a whole, and may be sent again: a report counts once.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Desk:
         self._thread: threading.Thread | None = None
 
     def take(self, reports: Sequence[Report], told: Told) -> None:
-        """`told(results)` is called in the desk's thread, once: a result for each, in order, or the error for which none
-        was kept. InvalidArgument: too many at once. Unavailable: too many wait already, or it is closing.
+        """`told(results)` is called in the desk's thread, once: a result for each, in order, or the error for which
+        none was kept. InvalidArgument: too many at once. Unavailable: too many wait already, or it is closing.
         """
         if len(reports) > MAX_REPORTS:
             raise InvalidArgument(f"reports: got {len(reports)}, expected {MAX_REPORTS} at most in one call")

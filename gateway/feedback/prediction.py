@@ -55,14 +55,18 @@ def choose(wish: Feedback, outputs: Sequence[Output], batched: bool) -> Predicti
     if scores is not None and scores.datatype not in _REAL:
         raise LoadError(f"feedback.scores: output {scores.name!r} is {scores.datatype}, expected one of scores")
     if named is None and wish.prediction in ("auto", "class"):
-        named = next((o for o in outputs if o.datatype not in _REAL and o.datatype != "BF16" and sizes[o.name] == 1), None)
+        named = next(
+            (o for o in outputs if o.datatype not in _REAL and o.datatype != "BF16" and sizes[o.name] == 1), None
+        )
     if named is None:
         wants_rows = wish.prediction == "class"
         named = next((o for o in outputs if o.datatype in _REAL and _fits(sizes[o.name], wants_rows)), None)
     if named is None:
         if wish.prediction == "auto":
             return Prediction()
-        raise LoadError(f"feedback.prediction: no output of this version can be a {wish.prediction}; say none or output")
+        raise LoadError(
+            f"feedback.prediction: no output of this version can be a {wish.prediction}; say none or output"
+        )
     if named.datatype in (*_WHOLE, "BYTES") and wish.prediction in ("auto", "class"):
         if scores is None and wish.scores is None:
             scores = next((o for o in outputs if o.datatype in _REAL and _fits(sizes[o.name], False)), None)

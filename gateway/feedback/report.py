@@ -119,7 +119,9 @@ def read(report: Report, key: bytes, now_s: float) -> list[Fact] | Result:
     id, arrived_s, unit, model, version, arm, stage, weight, answered, n_rows, predictions = said
     if now_s - arrived_s > MAX_AGE_S:
         days = (now_s - arrived_s) / 86400.0
-        return Result(Status.LATE, f"request: was answered {days:.0f} days ago, expected {MAX_AGE_S / 86400:.0f} at most")
+        return Result(
+            Status.LATE, f"request: was answered {days:.0f} days ago, expected {MAX_AGE_S / 86400:.0f} at most"
+        )
     if fault := _fault(report, n_rows):
         return Result(Status.INVALID, fault)
     told = predictions[report.row] if report.row < len(predictions) else None

@@ -1,10 +1,10 @@
 """Sums of facts, by version and by the hour in which the answer was asked for: what is shown of how a version does.
 
-    outcome      n of reports, by status; of those without a right token the model is ""
-    confusion    n, by "predicted\\tlabel" (a class as predicted, and what was true)
-    calibration  by bin of the confidence: n answers, `hits` right ones, `total` of the confidences
-    error        of a regression: n, `total` of the absolute errors, `squares`
-    value        by name: n, `total`, `squares`
+outcome      n of reports, by status; of those without a right token the model is ""
+confusion    n, by "predicted\\tlabel" (a class as predicted, and what was true)
+calibration  by bin of the confidence: n answers, `hits` right ones, `total` of the confidences
+error        of a regression: n, `total` of the absolute errors, `squares`
+value        by name: n, `total`, `squares`
 """
 
 from __future__ import annotations

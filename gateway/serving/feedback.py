@@ -7,6 +7,7 @@ REST on the same ports, and are written by a thread of their own.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -36,8 +37,8 @@ Errand = Callable[[Callable[["Store"], None]], None]
 
 
 class Feedback:
-    """One per worker. `url` is the store's, None without one: then no answer carries a receipt, and reports are refused.
-    `errand(work)` has the agent do something with the store.
+    """One per worker. `url` is the store's, None without one: then no answer carries a receipt, and reports are
+    refused. `errand(work)` has the agent do something with the store.
     """
 
     def __init__(self, url: str | None, state: Path | None, wake: Callable[[], None]) -> None:
@@ -107,10 +108,8 @@ class Feedback:
 
     def on_loop(self, work: Callable[[], None]) -> None:
         """From the desk's thread; nothing when the loop is gone."""
-        try:
+        with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(work)
-        except RuntimeError:
-            pass
 
     def wake(self) -> None:
         self._wake()

@@ -39,9 +39,8 @@ class Services:
     """Handlers by gRPC path, over one worker's catalog and `holdings`.
 
     `extensions` are the OIP extensions that the data plane really offers. `workers` are asked for their statistics;
-    None: there is this one only. Without a `repository`, load and unload are refused. `more`: handlers of other services.
-    `wake()` sends what handlers
-    leave behind outside of a turn of the data plane.
+    None: there is this one only. Without a `repository`, load and unload are refused. `more` are handlers of other
+    services. `wake()` sends what handlers leave behind outside of a turn of the data plane.
     """
 
     unary: dict[str, Callable[[bytes], bytes]]

@@ -6,7 +6,7 @@ import os
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -25,6 +25,23 @@ _TALLIES = schema.feedback_tallies.c
 _NAMES = tuple(Fact.__dataclass_fields__)
 
 FactKey = tuple[bytes, int, str, str]
+SumKey = tuple[str, str, str, str]
+"""Model, version, kind, name."""
+
+
+class FactSeen(NamedTuple):
+    """What a rollout reads of a Fact."""
+
+    id: bytes
+    kind: str
+    name: str
+    arm: str
+    stage: int
+    unit: bytes | None
+    predicted: str | None
+    label: str | None
+    value: float | None
+    groups: str
 
 
 class Feedback(Part):
@@ -62,31 +79,34 @@ class Feedback(Part):
 
     def feedback(
         self, model: str, stages: Collection[int], after: int = 0, limit: int = 20_000
-    ) -> list[tuple[int, Fact]]:
-        """Facts of those generations of its route, with their seq, in its order."""
+    ) -> list[tuple[int, FactSeen]]:
+        """Facts about the first row of answers to those generations of its route, with their seq, in its order."""
         statement = (
-            sa.select(schema.feedback)
-            .where(_FACTS.model == model, _FACTS.stage.in_(sorted(stages)), _FACTS.seq > after)
+            sa.select(_FACTS.seq, *(_FACTS[name] for name in FactSeen._fields))
+            .where(_FACTS.model == model, _FACTS.stage.in_(sorted(stages)), _FACTS.seq > after, _FACTS.row == 0)
             .order_by(_FACTS.seq)
             .limit(limit)
         )
         with self._read() as connection:
-            return [_fact(row) for row in connection.execute(statement)]
+            return [(row[0], FactSeen(*row[1:])) for row in connection.execute(statement)]
 
     def last_feedback(self) -> int:
         """The highest seq; 0: there is none."""
         with self._read() as connection:
             return connection.execute(sa.select(sa.func.max(_FACTS.seq))).scalar_one() or 0
 
-    def feedback_tallies(self, model: str | None = None, since_hour: int | None = None) -> dict[Key, Tally]:
-        statement = sa.select(schema.feedback_tallies)
+    def feedback_sums(self, model: str | None = None, since_hour: int | None = None) -> dict[SumKey, Tally]:
+        """Over the hours, from `since_hour` on; with a model, also what came without a right token (model "")."""
+        keys = (_TALLIES.model, _TALLIES.version, _TALLIES.kind, _TALLIES.name)
+        sums = (sa.func.sum(_TALLIES[name]) for name in Tally.__dataclass_fields__)
+        statement = sa.select(*keys, *sums).group_by(*keys)
         if model is not None:
-            statement = statement.where(_TALLIES.model == model)
+            statement = statement.where(_TALLIES.model.in_((model, "")))
         if since_hour is not None:
             statement = statement.where(_TALLIES.hour >= since_hour)
         with self._read() as connection:
             found = connection.execute(statement)
-            return {(r.model, r.version, r.hour, r.kind, r.name): Tally(r.n, r.hits, r.total, r.squares) for r in found}
+            return {(r[0], r[1], r[2], r[3]): Tally(int(r[4]), int(r[5]), float(r[6]), float(r[7])) for r in found}
 
     def prune_feedback(self, before: float, tallies_before_hour: int) -> int:
         """Facts that came before, and the sums of hours before; how many facts."""
@@ -111,13 +131,6 @@ def _row(key: Key, tally: Tally) -> Mapping[str, Any]:
 
 def _by_key(entry: tuple[Key, Tally]) -> Key:
     return entry[0]
-
-
-def _fact(row: Any) -> tuple[int, Fact]:
-    values = row._mapping
-    fields = {name: values[name] for name in _NAMES}
-    unit = fields["unit"]
-    return values["seq"], Fact(**{**fields, "id": bytes(fields["id"]), "unit": None if unit is None else bytes(unit)})
 
 
 def _key_file(path: Path) -> bytes:

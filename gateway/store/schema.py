@@ -168,8 +168,11 @@ feedback = sa.Table(
     sa.UniqueConstraint("id", "row", "kind", "name", name="feedback_once"),
     sa.Index("feedback_by_stage", "model", "stage", "seq"),
     sa.Index("feedback_by_time", "at"),
+    sqlite_autoincrement=True,
 )
-"""Facts, see feedback.report.Fact. `seq` grows in the order of commits: who has read up to one has missed none."""
+"""Facts, see feedback.report.Fact. `seq` grows in the order of commits, and none comes twice: who has read up to one
+has missed nothing.
+"""
 
 feedback_tallies = sa.Table(
     "feedback_tallies",

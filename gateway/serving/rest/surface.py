@@ -30,8 +30,8 @@ def build(
     forward_pattern: re.Pattern[str] | None = None,
     feedback: Handler | None = None,
 ) -> Router:
-    """`services` has the gRPC service's handlers in `unary` and `streaming`; `version` is the gateway's; `feedback` takes
-    reports.
+    """`services` has the gRPC service's handlers in `unary` and `streaming`; `version` is the gateway's; `feedback`
+    takes reports.
     """
     procedures = Procedures(services.unary, services.streaming, report)
     server, models, repository = Server(catalog, procedures), Models(catalog, procedures), Repository(procedures)

@@ -34,6 +34,7 @@ def upgrade() -> None:
         sa.Column("value", sa.Double),
         sa.Column("groups", sa.Text, nullable=False),
         sa.UniqueConstraint("id", "row", "kind", "name", name="feedback_once"),
+        sqlite_autoincrement=True,
     )
     op.create_index("feedback_by_stage", "feedback", ["model", "stage", "seq"])
     op.create_index("feedback_by_time", "feedback", ["at"])
