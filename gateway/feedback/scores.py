@@ -1,4 +1,4 @@
-"""How versions do by what was reported, out of the kept sums: accuracy, confusion, calibration, errors, values. Pure."""
+"""How versions do by what was reported, out of the kept sums: accuracy, confusion, calibration, errors. Pure."""
 
 from __future__ import annotations
 

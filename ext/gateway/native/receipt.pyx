@@ -296,7 +296,7 @@ cdef str take_text(Cursor* c, size_t n):
     if n > <size_t>(c.end - c.at):
         raise TokenError("malformed", MALFORMED)
     c.at += n
-    return (c.at - n)[:n].decode()
+    return (c.at - n)[:n].decode("utf-8", "replace")        # a name of 255 bytes may be cut in a letter
 
 
 cdef str take_name(Cursor* c):
