@@ -14,7 +14,7 @@ import uuid
 from typing import TYPE_CHECKING, NoReturn
 
 from gateway.config.deployment import STORE_VARIABLE, ControlOptions
-from gateway.control import automatic, drift, fleet, keep
+from gateway.control import automatic, drift, fleet, keep, rollouts
 from gateway.control.app import create_app
 from gateway.control.drift import DriftWatch
 from gateway.control.fleet import Expected
@@ -22,6 +22,7 @@ from gateway.control.leader import Leader
 from gateway.control.link import Link
 from gateway.control.plane import Plane
 from gateway.control.registration import ACTOR, Registrar
+from gateway.control.rollouts import Rollouts
 from gateway.control.server import serve
 from gateway.control.storekeeper import StoreKeeper
 from gateway.control.webhooks import Courier
@@ -96,6 +97,8 @@ async def _run(options: ControlOptions, sock: socket.socket) -> int:
     add_duties(plane)
     watch = DriftWatch(Settings(**options.drift.model_dump()), plane.webhooks)
     leader.add("drift", drift.EVERY_S, watch.run)
+    carried = Rollouts(lambda: leader.term, endpoints=plane.webhooks)
+    leader.add("rollouts", rollouts.EVERY_S, carried.run)
     leader.add("webhooks", COURIER_EVERY_S, Courier(options.webhooks).run)
     sock.listen(BACKLOG)
     await link.open()
@@ -128,7 +131,11 @@ def add_duties(plane: Plane) -> None:
         live = plane.live()
         if not live or (fleet.absent(live, plane.expected) and time.monotonic() - began_s < START_GRACE_S):
             return
-        for wish in automatic.decide(live, store.routes()):
+        wishes = automatic.decide(live, store.routes())
+        held = {rollout.model for rollout in store.rollouts(live=True)} if wishes else set()
+        for wish in wishes:
+            if wish.model in held:
+                continue
             try:
                 with plane.commit:
                     store.put_route(
@@ -143,6 +150,7 @@ def add_duties(plane: Plane) -> None:
 
     def forget(store: Store) -> None:
         wanted = store.wanted()
+        wanted -= {(rollout.model, version) for rollout in store.rollouts(live=True) for version in rollout.needs}
         for model in sorted({model for model, _ in wanted}):
             versions = {version for m, version in wanted if m == model}
             with plane.commit:

@@ -71,7 +71,7 @@ def _warming(look: Look) -> Decision:
     if snapshot.trial.passed is None:
         if look.is_over(look.cursor.deadline_s) and Hold.CLOCK not in look.holds:
             return _refuse(look, "not accepted in time: golden examples, NaN, latency and memory were not all tried")
-        look.say("golden examples, NaN, latency and memory are tried")
+        look.say(snapshot.trial.seen or "golden examples, NaN, latency and memory are tried")
         return look.stay(CALM_LOOK_S)
     waits = _waits(look)
     accepted = f"accepted ({snapshot.trial.seen})" if snapshot.trial.seen else "accepted"

@@ -14,6 +14,7 @@ from gateway.store.auditlog import AuditLog
 from gateway.store.chain import Head
 from gateway.store.database import READ, Database
 from gateway.store.migrate import alone, migrate
+from gateway.store.rollouts import Rollouts
 from gateway.store.routes import Routes
 from gateway.store.versions import Versions
 from gateway.store.workers import Workers
@@ -26,7 +27,7 @@ def url_of_folder(folder: Path) -> str:
     return f"sqlite:///{folder.absolute() / FILE_NAME}"
 
 
-class Store(Versions, Routes, Workers, AuditLog, Alarms):
+class Store(Versions, Routes, Workers, AuditLog, Alarms, Rollouts):
     """Any thread may call anything; each method is one transaction. Methods raise StoreUnavailable when the database
     does not answer, and work again when it does.
     """
