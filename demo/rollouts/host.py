@@ -13,7 +13,7 @@ import urllib.request
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 START_S, STOP_S, ASK_S = 60.0, 20.0, 10.0
 ACTOR = "demo"
@@ -59,9 +59,17 @@ class Host:
 
         self._until(routed, "the models got no routes")
 
-    def ask(self, method: str, *path: str, body: Any = None, may_fail: bool = False) -> Any:
+    def ask(
+        self,
+        method: str,
+        *path: str,
+        body: Any = None,
+        query: dict[str, Any] | None = None,
+        may_fail: bool = False,
+    ) -> Any:
         """The control plane's answer, as JSON. Failed has its own words; None instead, if it `may_fail`."""
         url = "/".join((self.url, *(quote(each, safe="") for each in path)))
+        url += f"?{urlencode(query)}" if query else ""
         headers = {"Content-Type": "application/json", "X-Actor": ACTOR}
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(url, data, headers, method=method)

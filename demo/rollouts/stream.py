@@ -32,13 +32,13 @@ def main() -> int:
     parser.add_argument("model")
     parser.add_argument("rows", type=Path, metavar="FILE.npz")
     parser.add_argument("port", type=int)
-    parser.add_argument("rate", type=float)
+    parser.add_argument("rate", type=float, help="requests a second; 0: as many as are answered")
     given = parser.parse_args()
     with np.load(given.rows) as file:
         inputs = {name.removeprefix("input:"): file[name] for name in file.files if name.startswith("input:")}
         truth = [str(label) for label in file["truth"]]
     messages = [frame(encode(given.model, inputs, row)) for row in range(len(truth))]
-    shape = Shape(CONNECTIONS, STREAMS, LONGEST_S, 0.0, given.rate, seed=len(truth))
+    shape = Shape(CONNECTIONS, STREAMS, LONGEST_S, 0.0, given.rate or None, seed=len(truth))
     stop = False
 
     def on_signal(*_: object) -> None:
@@ -87,9 +87,17 @@ class Tally:
 
     def _look(self, row: int, answer: bytes) -> tuple[str, bool]:
         response = pb.ModelInferResponse.FromString(answer[5:])
-        raw = response.raw_output_contents[0]
-        label = raw[4:].decode() if response.outputs[0].datatype == "BYTES" else str(np.frombuffer(raw, np.int64)[0])
-        return response.model_version, label != self._truth[row]
+        return response.model_version, _said(response) != self._truth[row]
+
+
+def _said(response: Any) -> str:
+    """The first output's label; of numbers that are no label only whether they are numbers."""
+    raw = response.raw_output_contents[0]
+    if response.outputs[0].datatype == "BYTES":
+        return bytes(raw[4:]).decode()
+    if response.outputs[0].datatype == "FP32":
+        return "finite" if np.isfinite(np.frombuffer(raw, np.float32)).all() else "not finite"
+    return str(np.frombuffer(raw, np.int64)[0])
 
 
 def tell(document: dict[str, Any]) -> None:
