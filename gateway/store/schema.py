@@ -220,8 +220,10 @@ last_good = sa.Table(
     sa.Column("at", _Time, nullable=False),
 )
 """Written in the transaction that promotes: never inferred from the routes."""
+
 feedback = sa.Table(
     "feedback",
+    metadata,
     sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
     sa.Column("id", sa.LargeBinary, nullable=False),
     sa.Column("row", sa.Integer, nullable=False),
@@ -235,6 +237,7 @@ feedback = sa.Table(
     sa.Column("weight", sa.Integer, nullable=False),
     sa.Column("unit", sa.LargeBinary),
     sa.Column("arrived_at", _Time, nullable=False),
+    sa.Column("at", _Time, nullable=False),
     sa.Column("predicted", sa.Text),
     sa.Column("score", _Time),
     sa.Column("label", sa.Text),
@@ -244,12 +247,15 @@ feedback = sa.Table(
     sa.Index("feedback_by_stage", "model", "stage", "seq"),
     sa.Index("feedback_by_time", "at"),
     sqlite_autoincrement=True,
+)
 """Facts, see feedback.report.Fact. `seq` grows in the order of commits, and none comes twice: who has read up to one
 has missed nothing.
 """
 
 feedback_tallies = sa.Table(
     "feedback_tallies",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
     sa.Column("version", sa.Text, primary_key=True),
     sa.Column("hour", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("kind", sa.Text, primary_key=True),
@@ -258,10 +264,13 @@ feedback_tallies = sa.Table(
     sa.Column("hits", sa.BigInteger, nullable=False),
     sa.Column("total", _Time, nullable=False),
     sa.Column("squares", _Time, nullable=False),
+)
 """Sums of facts by the hour in which the answer was asked for, see feedback.tally.Tally."""
 
 feedback_keys = sa.Table(
     "feedback_keys",
+    metadata,
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("key", sa.Text, nullable=False),
+)
 """One row, where there is no state folder that all share."""
