@@ -50,11 +50,13 @@ build/release/done: .venv/installed $(NATIVE)
 .PHONY: test
 test: build ## the test suite; one test: make test ARGS=tests/pb/test_wire.py
 	@tools/setup-system test
+	@$(BIN)/python -m demo.triton setup
 	@$(BIN)/pytest $(ARGS)
 
 .PHONY: test-debug
 test-debug: build ## the suite on debug counters and assertions, under the address and undefined-behaviour sanitizers
 	@tools/setup-system test
+	@$(BIN)/python -m demo.triton setup
 	@echo "building the debug variant"
 	@GATEWAY_DEBUG=1 GATEWAY_SANITIZE=address,undefined $(BIN)/python setup.py --quiet build
 	@ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 LD_PRELOAD=$(PRELOAD) \
