@@ -4,8 +4,8 @@ It knows no network and no clock. Who sends asks `pick`, tells `started` and `en
 tells `probed`. All from one thread.
 
 Passive ejection (failures in a row, slower than its peers) compares endpoints, so it spares the last one. A probe that
-finds a server not ready is evidence by itself, and takes out the last one too: then `pick` is None, `why_none` says why,
-and callers learn it at once instead of waiting.
+finds a server not ready is evidence by itself, and takes out the last one too: then `pick` is None, `why_none` says
+why, and callers learn it at once instead of waiting.
 """
 
 from __future__ import annotations
