@@ -1,4 +1,4 @@
-"""Gets one request to some endpoint of the fleet and its answer back: once for the caller, in as many attempts as needed.
+"""Gets one request to some endpoint of the fleet and its answer back, in as many attempts as needed.
 
 A second attempt goes out when the first one failed in a way that another endpoint may not share, or its endpoint was
 found dead; and beside a first one that stays, when that one is later than usual (hedging) or has used most of the time
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from gateway.backends.triton.endpoint import Endpoint, Outcome
@@ -45,9 +45,18 @@ class TooLate(Exception):
 @dataclass(slots=True, eq=False)
 class _Attempt:
     endpoint: Endpoint
+    rows: int
     began_s: float
     again: bool
-    is_dropped: bool = False
+
+
+@dataclass(slots=True)
+class _Errand(Generic[A]):
+    send: Send[A]
+    rows: int
+    deadline_s: float | None
+    tried: list[Endpoint] = field(default_factory=list)
+    running: set[asyncio.Task[A]] = field(default_factory=set)
 
 
 class Courier(Generic[A]):
@@ -64,46 +73,41 @@ class Courier(Generic[A]):
     def drop(self, endpoint: Endpoint) -> None:
         for task, attempt in self._out.items():
             if attempt.endpoint is endpoint:
-                attempt.is_dropped = True
                 task.cancel()
 
     async def carry(self, send: Send[A], rows: int, deadline_s: float | None = None) -> tuple[Endpoint, A]:
         """Who answered, and what. `deadline_s` by the clock. NobodyLeft, TooLate, or the cause of the last failure."""
-        began_s = self._clock()
-        beside_s = self._beside_s(began_s, deadline_s)
-        tried: list[Endpoint] = []
-        running: set[asyncio.Task[A]] = set()
+        errand = _Errand(send, rows, deadline_s)
+        beside_s = self._beside_s(self._clock(), deadline_s)
+        if not self._begin(errand):
+            raise NobodyLeft(self._fleet.why_none())
         try:
-            if not self._begin(send, rows, deadline_s, tried, running, again=False):
-                raise NobodyLeft(self._fleet.why_none())
             while True:
                 turns = [turn_s for turn_s in (beside_s, deadline_s) if turn_s is not None]
                 timeout_s = max(min(turns) - self._clock(), 0.0) if turns else None
-                done, _ = await asyncio.wait(running, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-                failure: Exception | None = None
+                done, _ = await asyncio.wait(errand.running, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+                failure: AttemptFailed | None = None
                 for task in done:
+                    errand.running.discard(task)
                     endpoint = self._out[task].endpoint
-                    running.discard(task)
-                    failure = self._settle(task, rows)
+                    failure = self._settle(task)
                     if failure is None:
                         return endpoint, task.result()
                 now_s = self._clock()
+                if failure and failure.outcome is Outcome.REFUSED:
+                    raise failure.cause
                 if deadline_s is not None and now_s >= deadline_s:
-                    raise TooLate(f"no answer from {', '.join(endpoint.address for endpoint in tried)} in time")
+                    raise TooLate(f"no answer in time from {', '.join(each.address for each in errand.tried)}")
                 if beside_s is not None and now_s >= beside_s:
                     beside_s = None
-                    self.hedged += self._again(send, rows, deadline_s, tried, running)
-                if not running:
-                    assert failure is not None
-                    once_more = isinstance(failure, AttemptFailed) and failure.outcome is Outcome.LOST
-                    if not _may_help(failure) or not self._again(
-                        send, rows, deadline_s, tried, running, once_more=once_more
-                    ):
-                        raise failure.cause if isinstance(failure, AttemptFailed) else failure
+                    self.hedged += self._begin_again(errand)
+                if failure and not errand.running:
+                    if not self._begin_again(errand, failure):
+                        raise failure.cause
                     self.retried += 1
         finally:
-            for task in running:
-                self._abandon(task, rows)
+            for task in errand.running:
+                self._abandon(task)
 
     def _beside_s(self, began_s: float, deadline_s: float | None) -> float | None:
         """When a second attempt goes out beside the first. None: never."""
@@ -116,84 +120,68 @@ class Courier(Generic[A]):
 
     # --- attempts
 
-    def _begin(
-        self,
-        send: Send[A],
-        rows: int,
-        deadline_s: float | None,
-        tried: list[Endpoint],
-        running: set[asyncio.Task[A]],
-        *,
-        again: bool,
-        once_more: bool = False,
-    ) -> bool:
-        """`once_more`: with nobody else left, one that was tried may be asked again, over a new connection."""
+    def _begin(self, errand: _Errand[A]) -> bool:
+        """The first. False: nobody may be asked."""
+        endpoint = self._fleet.pick(errand.rows, self._clock())
+        if endpoint:
+            self._ask(errand, endpoint)
+        return endpoint is not None
+
+    def _begin_again(self, errand: _Errand[A], failure: AttemptFailed | None = None) -> bool:
+        """One more, if somebody is left to ask and the budget allows it. `failure`: of the one before, which has ended."""
         now_s = self._clock()
-        endpoint = self._fleet.pick(rows, now_s, tried)
-        if endpoint is None and once_more and tried.count(tried[-1]) < 2:
-            endpoint = self._fleet.pick(rows, now_s)
-        if endpoint is None or (again and not self._fleet.may_retry(now_s)):
+        if len(errand.tried) >= MOST_ATTEMPTS:
             return False
-        tried.append(endpoint)
-        left_s = None if deadline_s is None else max(deadline_s - now_s, 0.0)
-        task = asyncio.ensure_future(send(endpoint, left_s))
-        self._fleet.started(endpoint, rows, now_s, again=again)
-        self._out[task] = _Attempt(endpoint, now_s, again)
-        running.add(task)
+        endpoint = self._fleet.pick(errand.rows, now_s, errand.tried)
+        if endpoint is None and failure and failure.outcome is Outcome.LOST and len(errand.tried) == 1:
+            endpoint = self._fleet.pick(errand.rows, now_s)  # the same once more, over a new connection
+        if endpoint is None or not self._fleet.may_retry(now_s):
+            return False
+        self._ask(errand, endpoint)
         return True
 
-    def _again(
-        self,
-        send: Send[A],
-        rows: int,
-        deadline_s: float | None,
-        tried: list[Endpoint],
-        running: set[asyncio.Task[A]],
-        *,
-        once_more: bool = False,
-    ) -> bool:
-        """One more, if somebody is left to ask and the budget allows it."""
-        return len(tried) < MOST_ATTEMPTS and self._begin(
-            send, rows, deadline_s, tried, running, again=True, once_more=once_more
-        )
+    def _ask(self, errand: _Errand[A], endpoint: Endpoint) -> None:
+        now_s = self._clock()
+        left_s = None if errand.deadline_s is None else max(errand.deadline_s - now_s, 0.0)
+        task = asyncio.ensure_future(errand.send(endpoint, left_s))
+        attempt = _Attempt(endpoint, errand.rows, now_s, again=bool(errand.tried))
+        self._fleet.started(endpoint, errand.rows, now_s, again=attempt.again)
+        self._out[task] = attempt
+        errand.tried.append(endpoint)
+        errand.running.add(task)
 
-    def _settle(self, task: asyncio.Task[A], rows: int) -> Exception | None:
-        """Tells the fleet how an attempt ended. None: it is the answer."""
+    def _settle(self, task: asyncio.Task[A]) -> AttemptFailed | None:
+        """Tells the fleet how an attempt ended. None: with the answer."""
         attempt = self._out.pop(task)
-        failure: Exception | None
-        if task.cancelled():
+        failure: AttemptFailed | None = None
+        outcome = Outcome.OK
+        if task.cancelled():  # by `drop`
             cause = NobodyLeft(f"{attempt.endpoint.address}: {attempt.endpoint.reason}")
             failure = AttemptFailed(Outcome.LOST, cause)
-        else:
-            failure = task.exception()  # type: ignore[assignment]
-        if failure is None:
-            outcome = Outcome.OK
-        else:
-            outcome = failure.outcome if isinstance(failure, AttemptFailed) else Outcome.CANCELLED
-        self._tell(attempt, rows, outcome)
+        elif error := task.exception():
+            if not isinstance(error, AttemptFailed):
+                self._tell(attempt, Outcome.CANCELLED)
+                raise error
+            failure = error
+        if failure:
+            outcome = failure.outcome
+        self._tell(attempt, outcome)
         return failure
 
-    def _abandon(self, task: asyncio.Task[A], rows: int) -> None:
+    def _abandon(self, task: asyncio.Task[A]) -> None:
         """Nobody waits for it any more."""
         attempt = self._out.pop(task)
         task.cancel()
-        task.add_done_callback(_retrieved)
-        waited_s = self._clock() - attempt.began_s
-        usual_s = self._fleet.hedge_after_s() or 0.0
-        is_late = waited_s > max(LATE_S, 3 * usual_s)
-        self._tell(attempt, rows, Outcome.LATE if is_late else Outcome.CANCELLED)
+        task.add_done_callback(_look_at)
+        is_late = self._clock() - attempt.began_s > max(LATE_S, 3 * (self._fleet.hedge_after_s() or 0.0))
+        self._tell(attempt, Outcome.LATE if is_late else Outcome.CANCELLED)
 
-    def _tell(self, attempt: _Attempt, rows: int, outcome: Outcome) -> None:
+    def _tell(self, attempt: _Attempt, outcome: Outcome) -> None:
         now_s = self._clock()
         took_s = now_s - attempt.began_s
-        self._fleet.ended(attempt.endpoint, rows, outcome, took_s, now_s, again=attempt.again)
+        self._fleet.ended(attempt.endpoint, attempt.rows, outcome, took_s, now_s, again=attempt.again)
 
 
-def _may_help(failure: Exception) -> bool:
-    """Another endpoint may give a better answer."""
-    return isinstance(failure, AttemptFailed) and failure.outcome is not Outcome.REFUSED
-
-
-def _retrieved(task: asyncio.Task[Any]) -> None:
+def _look_at(task: asyncio.Task[Any]) -> None:
     if not task.cancelled():
         task.exception()  # asyncio complains about those that nobody looked at
