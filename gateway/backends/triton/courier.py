@@ -128,7 +128,7 @@ class Courier(Generic[A]):
         return endpoint is not None
 
     def _begin_again(self, errand: _Errand[A], failure: AttemptFailed | None = None) -> bool:
-        """One more, if somebody is left to ask and the budget allows it. `failure`: of the one before, which has ended."""
+        """One more, if somebody is left to ask and the budget allows it. `failure`: how the one before ended."""
         now_s = self._clock()
         if len(errand.tried) >= MOST_ATTEMPTS:
             return False
