@@ -1,7 +1,7 @@
 """Which endpoint gets the next rows: of two drawn at random the one with fewer rows on their way for its weight.
 
-Two random choices are nearly as even as looking at all, and unlike looking at all they do not send everybody to the same
-one at once: each gateway worker knows only its own rows.
+Two random choices are nearly as even as looking at all, and unlike looking at all they do not send everybody to the
+same one at once: each gateway worker knows only its own rows.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ It knows no network and no clock. Who sends asks `pick`, tells `started` and `en
 tells `probed`. All from one thread.
 
 Passive ejection (failures in a row, slower than its peers) compares endpoints, so it spares the last one. A probe that
-finds a server not ready is evidence by itself, and takes out the last one too: then `pick` is None, `why_none` says why,
-and callers learn it at once instead of waiting.
+finds a server not ready is evidence by itself, and takes out the last one too: then `pick` is None, `why_none` says
+why, and callers learn it at once instead of waiting.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ Listener = Callable[[Endpoint, State, State], None]
 """(endpoint, from, to); the reason is in the endpoint."""
 
 _SMOOTHING = 0.1
+_TOGETHER_S = 2.0
+"""Who becomes ready so soon after the others begins with them, and not behind them."""
 _LIKE_THE_OTHERS = 0.5
 """An endpoint whose peers fail half as often as it does is no outlier: the model or its callers are at fault."""
 
@@ -190,7 +192,7 @@ class Fleet:
             endpoint.silent = 0
             endpoint.answered_s = max(endpoint.answered_s, asked_s)
             if endpoint.state is State.STARTING:
-                if self.ready:
+                if any(now_s - other.since_s > _TOGETHER_S for other in self.ready):
                     endpoint.ramp_from_s = now_s
                 self._move(endpoint, State.READY, "", now_s)
             elif endpoint.state is State.DOWN:
