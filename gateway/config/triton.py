@@ -137,9 +137,6 @@ class Triton(_Part):
     in_flight: Annotated[int, Field(ge=1, le=MAX_IN_FLIGHT)] | Literal["auto"] = "auto"
     """Batches at once on each server, of each worker; `auto`: twice the instances it has of the model."""
 
-    retry: bool = True
-    """Ask another server when one fails, within the deadline and a budget."""
-
     hedge: bool = False
     """Ask a second server when the first is slower than usual (the 95th percentile), and take who answers first."""
 

@@ -24,11 +24,11 @@ from gateway.backends.triton import blame
 from gateway.backends.triton.blame import Blame
 from gateway.backends.triton.described import DECOUPLED, Described, describe
 from gateway.backends.triton.link import ask, credentials, method, options_for
-from gateway.backends.triton.resolve import addresses_now
+from gateway.backends.triton.resolve import addresses_of
 from gateway.backends.warmup import cost_us
 from gateway.config.model import ModelConfig
 from gateway.config.triton import Triton, settings_of
-from gateway.errors import BackendFailure, Code, ConfigError, InvalidArgument, LoadError, Unavailable
+from gateway.errors import BackendFailure, Code, ConfigError, InvalidArgument, LoadError, ServersDown, Unavailable
 from gateway.native import signature as native_signature
 from gateway.native.remote import AnswerMismatch, Form
 
@@ -41,10 +41,6 @@ WARM_ROWS = (1, 8, 64)
 """More sizes would be more strain on a server that others use too."""
 
 _log = logging.getLogger(__name__)
-
-
-class ServersDown(LoadError):
-    """No server could be asked: not for ever, so it is tried again."""
 
 
 def load(path: Path, config: ModelConfig, *, model: str, version: str) -> TritonBackend:
@@ -64,7 +60,7 @@ def load(path: Path, config: ModelConfig, *, model: str, version: str) -> Triton
     addresses = {each.address: each.weight for each in settings.endpoints}
     if settings.dns:
         try:
-            addresses = dict.fromkeys(addresses_now(settings.dns), 1.0)
+            addresses = dict.fromkeys(addresses_of(settings.dns), 1.0)
         except OSError as error:
             raise ServersDown(f"triton.dns: {settings.dns}: {error.strerror or error}") from None
     names = settings.model or model, version if settings.version is None else settings.version
@@ -131,6 +127,7 @@ class TritonBackend(Backend):
         wish = config.batching.max_batch_size
         self.wish = wish if not self.forwards else "auto"
         self.max_batch_size = 0 if self.forwards else wish if isinstance(wish, int) else described.max_batch_size
+        self.in_flight = self._in_flight_each() * len(addresses)
         self.costs_us: list[tuple[int, float]] = []
         self.notes: list[str] = []
         self.native = _native(model, version, self.signature)
@@ -139,17 +136,13 @@ class TritonBackend(Backend):
         self._channel: grpc.Channel | None = None
         self._lock = threading.Lock()
 
-    @property
-    def in_flight(self) -> int:
-        """Batches at once, over all servers."""
-        wish = self.settings.in_flight
-        if isinstance(wish, int):
-            each = wish
-        elif self.forwards:
-            each = REMOTE_IN_FLIGHT
-        else:
-            each = min(IN_FLIGHT_PER_INSTANCE * self.described.instances, MAX_AUTO_IN_FLIGHT)
-        return each * len(self.addresses)
+    def _in_flight_each(self) -> int:
+        """Batches at once on each server."""
+        if isinstance(self.settings.in_flight, int):
+            return self.settings.in_flight
+        if self.forwards:
+            return REMOTE_IN_FLIGHT
+        return min(IN_FLIGHT_PER_INSTANCE * self.described.instances, MAX_AUTO_IN_FLIGHT)
 
     def warm_up(self) -> None:
         if self.described.is_decoupled or not self.settings.warm_up:
@@ -190,7 +183,7 @@ class TritonBackend(Backend):
                 raise BackendFailure(failure.text) from error
             raise Unavailable(failure.text) from error
         try:
-            return [np.require(array, requirements="CA") for array in self.form.answer(answer)]
+            return [np.require(array, requirements=["C", "A"]) for array in self.form.answer(answer)]
         except AnswerMismatch as error:
             raise BackendFailure(f"{self.title} gave an answer that does not fit its signature") from error
 

@@ -51,7 +51,7 @@ _OVER = ("request timeout expired",)
 
 
 @dataclass(eq=False)  # not frozen: an exception is given its traceback
-class Failure(Exception):  # noqa: N818 - one attempt's, which may be nobody's error in the end
+class Failure(Exception):
     """An attempt that gave no answer. `text` is the caller's, `detail` the log's."""
 
     blame: Blame
@@ -59,8 +59,6 @@ class Failure(Exception):  # noqa: N818 - one attempt's, which may be nobody's e
     text: str
     detail: str
     outcome: Outcome
-    may_retry: bool
-    """Another server may do better."""
 
     def __str__(self) -> str:
         return f"{self.text} [{self.detail}]" if self.detail and self.detail not in self.text else self.text
@@ -73,42 +71,42 @@ def of_status(code: int, detail: str, title: str, address: str, *, is_ours: bool
     where = f"Triton at {address}"
     if code in (Code.INVALID_ARGUMENT, Code.OUT_OF_RANGE):
         text = f"{title} refused the input: {detail}"
-        return Failure(Blame.CALLER, Code.INVALID_ARGUMENT, text, f"{where}: {detail}", Outcome.REFUSED, False)
+        return Failure(Blame.CALLER, Code.INVALID_ARGUMENT, text, f"{where}: {detail}", Outcome.REFUSED)
     if code in (Code.INTERNAL, Code.UNKNOWN, Code.DATA_LOSS, Code.ABORTED) and not _is_broken(low):
         text = f"{title} failed on this request"
-        return Failure(Blame.MODEL, Code.INTERNAL, text, f"{where}: {detail}", Outcome.REFUSED, False)
+        return Failure(Blame.MODEL, Code.INTERNAL, text, f"{where}: {detail}", Outcome.REFUSED)
     if code == Code.DEADLINE_EXCEEDED or any(words in low for words in _OVER):
         if is_ours:
             text = f"{title}: {where} gave no answer in the time of an attempt (triton.timeout)"
-            return Failure(Blame.NETWORK, Code.UNAVAILABLE, text, detail, Outcome.LATE, True)
+            return Failure(Blame.NETWORK, Code.UNAVAILABLE, text, detail, Outcome.LATE)
         text = f"the deadline passed while {title} was running"
-        return Failure(Blame.CALLER, Code.DEADLINE_EXCEEDED, text, f"{where}: {detail}", Outcome.CANCELLED, False)
+        return Failure(Blame.CALLER, Code.DEADLINE_EXCEEDED, text, f"{where}: {detail}", Outcome.CANCELLED)
     if code == Code.RESOURCE_EXHAUSTED and "message" in low:
         text = f"{title}: {where} does not take messages of this size: {detail}"
-        return Failure(Blame.CALLER, Code.INVALID_ARGUMENT, text, detail, Outcome.REFUSED, False)
+        return Failure(Blame.CALLER, Code.INVALID_ARGUMENT, text, detail, Outcome.REFUSED)
     if code in (Code.NOT_FOUND, Code.FAILED_PRECONDITION, Code.RESOURCE_EXHAUSTED):
         text = f"{title}: {where} does not serve it now: {detail}"
-        return Failure(Blame.SERVER, Code.UNAVAILABLE, text, detail, Outcome.FAILED, True)
+        return Failure(Blame.SERVER, Code.UNAVAILABLE, text, detail, Outcome.FAILED)
     if code in (Code.UNAUTHENTICATED, Code.PERMISSION_DENIED, Code.UNIMPLEMENTED):
         text = f"{title}: {where} refuses the gateway ({Code(code).name}); see triton.metadata and triton.tls"
-        return Failure(Blame.GATEWAY, Code.UNAVAILABLE, text, detail, Outcome.FAILED, True)
+        return Failure(Blame.GATEWAY, Code.UNAVAILABLE, text, detail, Outcome.FAILED)
     if code == Code.UNAVAILABLE and not _is_broken(low):
         text = f"{title}: {where} does not serve it now: {detail}"
-        return Failure(Blame.SERVER, Code.UNAVAILABLE, text, detail, Outcome.FAILED, True)
+        return Failure(Blame.SERVER, Code.UNAVAILABLE, text, detail, Outcome.FAILED)
     text = f"{title}: the connection to {where} failed before the answer came"
-    return Failure(Blame.NETWORK, Code.UNAVAILABLE, text, detail, Outcome.LOST, True)
+    return Failure(Blame.NETWORK, Code.UNAVAILABLE, text, detail, Outcome.LOST)
 
 
-def lost(title: str, address: str, why: str) -> Failure:
-    """Given up by us: the server was found to be down meanwhile."""
-    text = f"{title}: Triton at {address} went down before the answer came"
-    return Failure(Blame.NETWORK, Code.UNAVAILABLE, text, why, Outcome.LOST, True)
+def late(title: str, why: str) -> Failure:
+    """The caller's time is over."""
+    text = f"the deadline passed while {title} was running"
+    return Failure(Blame.CALLER, Code.DEADLINE_EXCEEDED, text, why, Outcome.CANCELLED)
 
 
 def nobody(title: str, why: str) -> Failure:
     """There is no server to ask."""
     text = f"{title}: none of its Triton servers can be asked: {why}"
-    return Failure(Blame.SERVER, Code.UNAVAILABLE, text, "", Outcome.FAILED, False)
+    return Failure(Blame.SERVER, Code.UNAVAILABLE, text, "", Outcome.FAILED)
 
 
 def _is_broken(low: str) -> bool:

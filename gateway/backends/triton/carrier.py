@@ -39,7 +39,7 @@ class Carrier:
         remote: Remote,
         form: Form,
         loop: asyncio.AbstractEventLoop,
-        completed: Callable[[Batch], object],
+        completed: Callable[[Batch], None],
         tap: Tap | None = None,
         *,
         forwards: bool = False,
@@ -49,6 +49,7 @@ class Carrier:
         self._tap, self._forwards, self._owns = tap, forwards, owns
         self._out: dict[asyncio.Task[None], Batch] = {}
         self._is_looking = False
+        self._closing: asyncio.Task[None] | None = None
 
     def submit(self, batch: Batch) -> None:
         batch.begin()
@@ -67,7 +68,7 @@ class Carrier:
         for task in self._out:
             task.cancel()
         if self._owns:
-            self._remote.close()
+            self._closing = self._loop.create_task(self._remote.close())
 
     def _look(self) -> None:
         self._is_looking = False
@@ -97,34 +98,33 @@ class Carrier:
 
     async def _run(self, batch: Batch, low: int, high: int, headers: Headers) -> bool:
         """Whether it went as it usually goes."""
-        is_first = False
         try:
             request = self._form.forward(batch) if self._forwards else self._form.request(batch, low, high)
             deadline_us = batch.deadline_us
-            answer, is_first = await self._remote.infer(request, batch.n_rows, deadline_us / 1e6, headers)
+            answer = await self._remote.infer(request, batch.n_rows, deadline_us / 1e6, headers)
             del request
             outputs = self._form.answer(answer)
         except Refusal as refusal:
             batch.refuse(low, high, refusal.code, refusal.text)
         except AnswerMismatch as error:
-            self._remote.doubt_all()
+            self._remote.doubt()
             text = f"{self._remote.title} gave an answer that does not fit its signature"
             batch.refuse(low, high, Code.INTERNAL, text, error)
         except Failure as failure:
-            if failure.blame in (Blame.CALLER, Blame.MODEL) and failure.code != Code.DEADLINE_EXCEEDED:
-                if high - low > 1:
-                    middle = (low + high) // 2
-                    await self._run(batch, low, middle, headers)
-                    await self._run(batch, middle, high, headers)
-                    return False
+            of_one = failure.blame in (Blame.CALLER, Blame.MODEL) and failure.code != Code.DEADLINE_EXCEEDED
+            if of_one and high - low > 1:
+                middle = (low + high) // 2
+                await self._run(batch, low, middle, headers)
+                await self._run(batch, middle, high, headers)
+                return False
             is_news = failure.blame is Blame.MODEL  # what befalls servers and connections is told once, by the fleet
             batch.refuse(low, high, failure.code, failure.text, failure if is_news else None)
         else:
             if not batch.accept(low, high, outputs):
-                self._remote.doubt_all()
+                self._remote.doubt()
             elif self._tap is not None and self._tap.capture is not None:
                 self._tap.note(batch.gather(low, high), outputs)
-            return is_first
+            return True
         return False
 
 

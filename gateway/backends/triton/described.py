@@ -1,7 +1,7 @@
-"""What a server says of a model: its metadata and its configuration, as a signature and as sentences about what differs.
+"""What a server says of a model: its metadata and its configuration, as a signature, and what differs in words.
 
-Pure. Triton says both; a server of the Open Inference Protocol alone has no ModelConfig, and is then batched where every
-tensor begins with a free dimension and the operator set a `max_batch_size`.
+Pure. Triton says both; a server of the Open Inference Protocol alone has no ModelConfig, and is then batched where
+every tensor begins with a free dimension and the operator set a `max_batch_size`.
 """
 
 from __future__ import annotations
