@@ -70,6 +70,9 @@ class Backend(abc.ABC):
     platform: str
     """As ModelMetadata shows it: "onnxruntime_onnx"."""
 
+    kind: str = "onnxruntime"
+    """As Triton's ModelConfig names a backend."""
+
     max_batch_size: int
     """Rows of the largest batch; 0 when the signature is not batched. Final after `warm_up`."""
 

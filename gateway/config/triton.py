@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator, model_validator
 
 from gateway.config.files import load_yaml
-from gateway.config.units import DurationUs, expected
+from gateway.config.units import DurationUs, expected, format_duration
 from gateway.errors import LoadError
 
 FILE_NAME = "triton.yaml"
@@ -48,6 +48,9 @@ def _address(value: Any) -> str:
     except (ValueError, TypeError):
         raise expected("HOST:PORT such as triton-0:8001 or 10.0.0.7 (port 8001), without a scheme") from None
 
+
+Duration = Annotated[DurationUs, PlainSerializer(format_duration, return_type=str, when_used="json")]
+"""Read back as it was written: a bare number would be seconds."""
 
 Address = Annotated[str, BeforeValidator(_address)]
 
@@ -116,7 +119,7 @@ class Triton(_Part):
     dns: Address | None = None
     """Instead of endpoints: a name with one address for each server, looked up again and again."""
 
-    resolve_every: DurationUs = 10_000_000
+    resolve_every: Duration = 10_000_000
 
     model: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
     """Its name there; by default as here."""
@@ -128,10 +131,10 @@ class Triton(_Part):
     metadata: dict[str, str | Secret] = {}
     """Sent with each request, such as {authorization: {env: TRITON_TOKEN}}."""
 
-    timeout: DurationUs = 30_000_000
+    timeout: Duration = 30_000_000
     """Of one attempt; the caller's deadline may be nearer."""
 
-    connect_timeout: DurationUs = 2_000_000
+    connect_timeout: Duration = 2_000_000
     """Of the questions at load: a server that does not answer them in time is down."""
 
     in_flight: Annotated[int, Field(ge=1, le=MAX_IN_FLIGHT)] | Literal["auto"] = "auto"

@@ -122,7 +122,7 @@ class TritonBackend(Backend):
         self.title = f'model "{model}" version {version}'
         self.settings, self.addresses, self.names, self.described = settings, addresses, names, described
         self.signature: Signature = described.signature
-        self.platform = described.platform
+        self.platform, self.kind = described.platform, described.backend
         self.forwards = config.batching.by == "remote"
         wish = config.batching.max_batch_size
         self.wish = wish if not self.forwards else "auto"
