@@ -203,19 +203,20 @@ class TritonServer:
             self._process.kill()
         self._process.wait()
         deadline_s = time.monotonic() + EXIT_S
-        while self.processes() and time.monotonic() < deadline_s:  # whoever adopted its models waits for them
+        while self.processes() and time.monotonic() < deadline_s:
             time.sleep(0.002)
         for left in SHM.glob(f"{self._prefix}*"):
             left.unlink(missing_ok=True)
 
 
 def _sessions() -> list[tuple[int, int]]:
-    """(process, its session) of all that live here."""
+    """(process, its session) of all that run here."""
     found = []
     for file in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError, ValueError):
             after_name = file.read_text().rpartition(")")[2].split()
-            found.append((int(file.parent.name), int(after_name[3])))
+            if after_name[0] != "Z":
+                found.append((int(file.parent.name), int(after_name[3])))
     return found
 
 

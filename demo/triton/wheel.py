@@ -3,9 +3,9 @@
     python -m demo.triton setup
 
 Outside any virtual environment, because the wheel's requirements are those of its launcher, which nobody needs here.
-The unpacked wheel holds the server, its Python backend, and one stub for each Python: the process that runs a model. The
-stub loads the libpython of its version, so models run in the Python of this virtual environment or not at all. They need
-NumPy 1, as the wheel's metadata says: under NumPy 2 every output of a model arrives with zero bytes.
+The unpacked wheel holds the server, its Python backend, and one stub for each Python: the process that runs a model.
+The stub loads the libpython of its version, so models run in the Python of this virtual environment or not at all. They
+need NumPy 1, as the wheel's metadata says: under NumPy 2 every output of a model arrives with zero bytes.
 """
 
 from __future__ import annotations

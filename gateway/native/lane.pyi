@@ -42,6 +42,7 @@ class LaneAlarm(Timed): ...
 class Lane(Holder):
     circuit: Circuit | None
     monitor: Monitor | None
+    on_left: Callable[[], object] | None
 
     def __init__(
         self,
