@@ -16,7 +16,7 @@ from gateway.native.codec cimport OutputView, encode_response
 from gateway.native.cursor cimport Span
 from gateway.native.datatype cimport DT_BYTES
 from gateway.native.refusal cimport INTERNAL, N_CODES
-from gateway.native.request cimport REQUEST_DONE, Request, TensorRef
+from gateway.native.request cimport REQUEST_DONE, Holder, Request, TensorRef
 from gateway.native.seen cimport look_at
 from gateway.native.signature cimport MAX_DIMS, Signature, TensorSpec
 
@@ -192,6 +192,7 @@ cdef class Batch:
         """Members low..high have these outputs, which may be unaligned; whether they fit. Who they do not fit is answered INTERNAL."""
         cdef int64_t n_rows = 0
         cdef int i
+        cdef Holder holder
         if not 0 <= low < high <= self.n_members:
             raise ValueError(f"members {low}..{high} of {self.n_members}")
         for i in range(low, high):
@@ -203,9 +204,10 @@ cdef class Batch:
                 (<Request>self.members[i]).seen.is_broken = True
             self.refuse(low, high, INTERNAL, f"{self.signature.describe()} gave an answer that does not fit its signature", error)
             return False
-        self._scatter(outputs, low, high)
-        if self.has_marked or self.monitor is not None:
+        holder = (<Request>self.members[low]).holder
+        if self.has_marked or self.monitor is not None or holder is not None and holder.stamp is not None:
             outputs = [np.require(array, requirements="A") for array in outputs]
+        self._scatter(outputs, low, high)
         if self.has_marked:
             self._look(low, high, outputs)
         if self.monitor is not None:
