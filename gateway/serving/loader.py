@@ -349,6 +349,7 @@ class Loader:
             sampler=self._hub.sampler,
             occupancy=self._hub.occupancy,
             twin=shadow_lane,
+            buffers=backend.buffers(),
         )
         for rows, cost_us in backend.costs_us:
             lane.learn(rows, cost_us)
