@@ -1,8 +1,8 @@
 """Small batches whose arrays ONNX Runtime knows beforehand.
 
 A run by names looks each array up anew, asks Python what it is, and makes new arrays for the answer: more than a
-microsecond, a tenth of a request that comes alone. Here the arrays of a batch size are bound once, the batch is gathered
-into them, and the answer is read out of them. They are used again by the next batch: one thread at a time.
+microsecond, a tenth of a request that comes alone. Here the arrays of a batch size are bound once, the batch is
+gathered into them, and the answer is read out of them. They are used again by the next batch: one thread at a time.
 """
 
 from __future__ import annotations

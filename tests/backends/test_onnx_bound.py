@@ -74,8 +74,6 @@ def test_a_failing_bound_run_is_tried_as_any_other(tmp_path: Path) -> None:
     (expected,) = backend.run([inputs[0]])
 
     class Broken:
-        outputs: list[np.ndarray] = []
-
         def run(self) -> None:
             raise RuntimeError("ONNX Runtime wants another shape")
 
