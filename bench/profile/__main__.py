@@ -1,7 +1,7 @@
 """`python -m bench.profile`: where the time of one request goes, from its first byte to its last.
 
-Prints a table (processor nanoseconds by perf, instructions by callgrind, by stage of a request's way) and writes it with
-a flame graph into build/profile, or with --keep into bench/profile/results. A tool that is not there is left out.
+Prints a table (processor nanoseconds by perf, instructions by callgrind, by stage of a request's way) and writes it
+with a flame graph into build/profile, or with --keep into bench/profile/results. A tool that is missing is left out.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def main() -> int:
     for load in loads:
         if load.name in times:
             found = times[load.name]
-            title = f"One request of {load.name}: {found.ns_per_request:,.0f} ns of processor time, commit {stamped['commit']}"
+            cost = f"{found.ns_per_request:,.0f} ns of processor time"
+            title = f"One request of {load.name}: {cost}, commit {stamped['commit']}"
             scale = found.ns_per_request / max(1, found.folded.total())
             flame.write(folder / f"{load.name}.svg", found.folded, ORDER, title, "ns", scale)
     (folder / "profile.json").write_text(json.dumps(document, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""A flame graph as SVG: wide is expensive, above is who was called. Readable on light and dark, a title on every box."""
+"""A flame graph as SVG: wide is expensive, above is who was called. Light and dark alike, a title on every box."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def write(path: Path, folded: Counter[tuple[str, ...]], order: list[str], title:
             node.value += count * scale
     height = _TITLE + root.depth() * _ROW + _MARGIN
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" font-family="monospace" font-size="10">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" font-family="monospace" '
+        'font-size="10">',
         f'<rect width="{_WIDTH}" height="{height}" fill="#fdfdfb" rx="6"/>',
         f'<text x="{_MARGIN}" y="21" font-size="14" fill="#222">{html.escape(title)}</text>',
     ]

@@ -103,6 +103,13 @@ class Backend(abc.ABC):
         with the detail as cause.
         """
 
+    def buffers(self) -> dict[int, list[Array]]:
+        """Arrays by rows (1 without a batch dimension), in signature order, that `run` is quicker with: gathered into,
+        and given to it as this very list. The answer then lies in arrays that the next such run writes again, so that
+        only one thread may use them. Empty: none.
+        """
+        return {}
+
     @abc.abstractmethod
     def close(self) -> None:
         """Let go of the model. No run is in flight, and none follows."""

@@ -367,6 +367,7 @@ class Loader:
             sampler=self._hub.sampler,
             occupancy=self._hub.occupancy,
             twin=shadow_lane,
+            buffers=backend.buffers(),
         )
         connect(lane, executor)
         for rows, cost_us in backend.costs_us:

@@ -36,6 +36,7 @@ cdef class Batch:
     cdef readonly int64_t n_rows
     cdef size_t nbytes
     cdef Release reason
+    cdef list buffers                   # arrays to gather into when all members run together, used again by others; None: new ones
     cdef list results                   # one a member: Body, (code, text), or the arrays of a part
     cdef readonly list errors           # exceptions for the log
     cdef readonly int64_t cost_us       # processor or wall time of the execution
@@ -47,6 +48,7 @@ cdef class Batch:
     cdef int add(self, Request request, int64_t first, int64_t n_rows) except -1
     cdef int perform(self, object run) except -1            # fills results
 
+    cdef bint has_part(self) noexcept                       # of a request that is split over batches
     cdef int _run(self, object run, int low, int high) except -1
     cdef list _gather(self, int low, int high)
     cdef object _gather_strings(self, int index, int low, int high, Py_ssize_t* dims)

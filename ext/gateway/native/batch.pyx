@@ -67,6 +67,13 @@ cdef class Batch:
         self.results.append(None)
         return 0
 
+    cdef bint has_part(self) noexcept:
+        cdef int i
+        for i in range(self.n_members):
+            if self.slices[i].n_rows != (<Request>self.members[i]).n_rows:
+                return True
+        return False
+
     def execute(self, run):
         """Run it with `run(inputs: list[ndarray]) -> list[ndarray]`; any thread, once."""
         self.perform(run)
@@ -242,7 +249,8 @@ cdef class Batch:
         cdef int index, axis, i
         cdef int64_t n_rows = 0
         cdef Request request
-        cdef list arrays = []
+        cdef list arrays = self.buffers if self.buffers is not None and high - low == self.n_members else []
+        cdef bint is_buffered = arrays is self.buffers
         for i in range(low, high):
             n_rows += self.slices[i].n_rows
         for index in range(signature.n_inputs):
@@ -255,8 +263,11 @@ cdef class Batch:
             if spec.datatype == DT_BYTES:
                 arrays.append(self._gather_strings(index, low, high, dims))
                 continue
-            array = cnp.PyArray_SimpleNew(spec.n_dims, <cnp.npy_intp*>dims, spec.typenum)
-            arrays.append(array)
+            if is_buffered:
+                array = arrays[index]
+            else:
+                array = cnp.PyArray_SimpleNew(spec.n_dims, <cnp.npy_intp*>dims, spec.typenum)
+                arrays.append(array)
             to = <uint8_t*>cnp.PyArray_DATA(array)
             total = cnp.PyArray_NBYTES(array)
             if total >= NOGIL_MIN_BYTES and high - low == 1:
