@@ -46,12 +46,11 @@ def main() -> int:
     if goes_on:
         say(f"goes on with a run that was stopped after {len(measured.rows)} rows; --fresh begins anew")
     turns = catalogue.turns(mode, options.only)
-    all_s = sum(
-        catalogue.seconds(mode, load) for peer, _ in turns for load in catalogue.loads(mode, peer, options.work)
-    )
+    plans = [(peer, again, catalogue.loads(mode, peer, options.work, again)) for peer, again in turns]
+    all_s = sum(catalogue.seconds(mode, load) for _, _, loads in plans for load in loads)
     say(f"{len(turns)} starts of servers, about {(all_s + 8 * len(turns)) / 60:.0f} minutes")
-    for peer, again in turns:
-        run(mode, peer, again, catalogue.loads(mode, peer, options.work), measured, say)
+    for peer, again, loads in plans:
+        run(mode, peer, again, loads, measured, say)
     is_whole = not options.only and not options.work
     kept = record.finish(measured, save=is_whole and mode is not catalogue.QUICK and not options.no_save)
     table.show(measured)
