@@ -54,8 +54,7 @@ def main() -> int:
     is_whole = not options.only and not options.work
     kept = record.finish(measured, save=is_whole and mode is not catalogue.QUICK and not options.no_save)
     table.show(measured)
-    if kept:
-        print(f"kept as {os.path.relpath(kept)}; `python -m bench.peers --report {os.path.relpath(kept)}` draws it")
+    print(f"kept as {os.path.relpath(kept)}; `python -m bench.peers --report {os.path.relpath(kept)}` draws it")
     wrong = sum(row["wrong"] for row in measured.rows)
     return 1 if measured.problems or wrong else 0
 

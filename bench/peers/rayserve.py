@@ -18,6 +18,7 @@ from bench.processes import free_port
 
 APPS = Path(__file__).parent / "apps"
 REPLICAS = 1
+OPTIMIZED = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
 START_S = 120
 
 
@@ -27,7 +28,7 @@ def start(scratch: Path, works: tuple[Work, ...]) -> Iterator[Running]:
     port = free_port()
     command = [str(environments.python("rayserve")), str(APPS / "rayserve_app.py"), str(port), str(root)]
     command += [str(scratch / "ray"), str(REPLICAS)]
-    settings = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+    settings = {**OPTIMIZED, "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
     log = scratch / "ray.log"
     with peers.child(command, log, scratch, **settings) as started:
         until_s = time.monotonic() + START_S
