@@ -48,7 +48,8 @@ def main() -> int:
     turns = catalogue.turns(mode, options.only)
     plans = [(peer, again, catalogue.loads(mode, peer, options.work, again)) for peer, again in turns]
     all_s = sum(catalogue.seconds(mode, load) for _, _, loads in plans for load in loads)
-    say(f"{len(turns)} starts of servers, about {(all_s + 8 * len(turns)) / 60:.0f} minutes")
+    all_s += sum(catalogue.trial_seconds(mode, peer) for peer, again in turns if not again)
+    say(f"{len(turns)} turns, about {(all_s + 8 * len(turns)) / 60:.0f} minutes")
     for peer, again, loads in plans:
         run(mode, peer, again, loads, measured, say)
     is_whole = not options.only and not options.work
@@ -69,13 +70,11 @@ def run(
     measured.problems = {key: why for key, why in measured.problems.items() if key.partition(":")[0] != peer.name}
     say(f"starting {peer.title}")
     try:
-        measured.peers[peer.name] = {
-            "title": peer.title, "version": peer.version(), "settings": peer.settings, "link": peer.link,
-        }  # fmt: skip
+        variant = chosen(peer, mode, measured, say)
         works = tuple(work for work in ALL if work.name in peer.works)
         with (
             tempfile.TemporaryDirectory(prefix="peers-", ignore_cleanup_errors=True) as scratch,
-            peer.start(Path(scratch), works) as running,
+            peer.start(Path(scratch), works, **variant) as running,
         ):
             for load in loads:
                 try:
@@ -95,6 +94,39 @@ def run(
     except BenchError as error:
         measured.problems[peer.name] = str(error)
         say(f"  {error}")
+
+
+def chosen(peer: Peer, mode: catalogue.Mode, measured: record.Record, say: Say) -> dict[str, int]:
+    """Of the peer's variants the quickest here, on the small MLP; written down with its settings."""
+    known = measured.peers.get(peer.name)
+    if known:
+        return dict(known["variant"])
+    rates = {}
+    for number, variant in enumerate(peer.variants if len(peer.variants) > 1 else ()):
+        load = drive.Load(peer.protocols[0], "small", at_once=catalogue.TRIAL_AT_ONCE)
+        with (
+            tempfile.TemporaryDirectory(prefix="peers-", ignore_cleanup_errors=True) as scratch,
+            peer.start(Path(scratch), ALL, **variant) as running,
+        ):
+            drive.wait_until_right(peer, running, load)
+            rates[number] = drive.row(peer, running, load, None, mode.seconds / 2, mode.warmup_s)["requests_per_s"]
+        say(f"  trial of {words(variant)}: {rates[number]:,.0f}/s")
+    best = peer.variants[max(rates, key=lambda number: rates[number], default=0)]
+    measured.peers[peer.name] = {
+        "title": peer.title,
+        "version": peer.version(),
+        "settings": peer.settings + (f"; {words(best)}, the quickest of {len(peer.variants)} tried" if rates else ""),
+        "link": peer.link,
+        "variant": best,
+        "tried": [
+            {**variant, "requests_per_s": rates[number]} for number, variant in enumerate(peer.variants) if rates
+        ],
+    }
+    return best
+
+
+def words(variant: dict[str, int]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in variant.items())
 
 
 def one(

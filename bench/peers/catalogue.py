@@ -18,6 +18,11 @@ PEERS: dict[str, Peer] = {
 }  # fmt: skip
 
 
+TRIAL_AT_ONCE = 128
+START_S = 5.0
+"""Of most peers, about."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mode:
     """How much is measured."""
@@ -55,6 +60,11 @@ def loads(mode: Mode, peer: Peer, works: list[str], time: int = 0) -> list[Load]
             if work.name in mode.open_works and time == 0:
                 found += [Load(protocol, work.name, of_peak=share) for share in mode.of_peak]
     return found
+
+
+def trial_seconds(mode: Mode, peer: Peer) -> float:
+    """For the choice among its variants, each started for it."""
+    return len(peer.variants) * (mode.warmup_s + mode.seconds / 2 + START_S) if len(peer.variants) > 1 else 0.0
 
 
 def seconds(mode: Mode, load: Load) -> float:

@@ -22,7 +22,7 @@ class Record:
     """One run: `stamp` of machine and code, `peers` with version and settings, rows, and what could not be measured."""
 
     stamp: dict[str, Any]
-    peers: dict[str, dict[str, str]] = field(default_factory=dict)
+    peers: dict[str, dict[str, Any]] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     problems: dict[str, str] = field(default_factory=dict)
 
