@@ -159,9 +159,12 @@ def report(path: Path) -> int:
 
     measured = record.read(path)
     table.show(measured)
-    for written in [*picture.draw(measured, record.FOLDER), readme.write_table(measured, path)]:
-        print(f"wrote {os.path.relpath(written)}")
-    readme.write_section(measured, path)
+    folder = path.resolve().parent
+    written = [*picture.draw(measured, folder), readme.write_table(measured, path)]
+    if folder == record.FOLDER and readme.write_section(measured, path):
+        written.append(readme.README)
+    for file in written:
+        print(f"wrote {os.path.relpath(file)}")
     return 0
 
 
@@ -195,7 +198,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--install", action="store_true", help="make the peers' environments, and end")
     parser.add_argument("--list", action="store_true", help="show the peers with their versions and settings, and end")
     parser.add_argument(
-        "--report", type=Path, metavar="FILE", help="draw a kept result: plots, table, and the README's section"
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="draw a result: plots and table beside it, and for a kept one the README's section",
     )
     return parser.parse_args()
 
