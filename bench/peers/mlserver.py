@@ -73,8 +73,8 @@ PEER = Peer(
     name="mlserver",
     title="MLServer",
     protocols=("gRPC", "REST"),
-    settings="parallel_workers 0; adaptive batching with max_batch_time 1 ms, or off; images by REST as JSON, for it has "
-    "no binary tensors",
+    settings="parallel_workers 0; adaptive batching with max_batch_time 1 ms, or off; images by REST as JSON, for it "
+    "has no binary tensors",
     link="https://docs.seldon.ai/mlserver/user-guide/adaptive-batching",
     version=lambda: peers.package_version("mlserver", "mlserver"),
     start=start,
