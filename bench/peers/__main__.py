@@ -23,6 +23,9 @@ from bench.peers.peer import Peer
 from bench.peers.works import ALL
 from gateway.loadtest.measure import LoadFailed
 
+MAX_STARTS = 4
+"""Of a peer in one run: after a load that failed it is started anew."""
+
 
 def main() -> int:
     options = parse_arguments()
@@ -56,6 +59,8 @@ def main() -> int:
     kept = record.finish(measured, save=is_whole and mode is not catalogue.QUICK and not options.no_save)
     table.show(measured)
     print(f"kept as {os.path.relpath(kept)}; `python -m bench.peers --report {os.path.relpath(kept)}` draws it")
+    if measured.problems:
+        print(f"{len(measured.problems)} could not be measured; the same command tries only those again")
     wrong = sum(row["wrong"] for row in measured.rows)
     return 1 if measured.problems or wrong else 0
 
@@ -71,29 +76,46 @@ def run(
     say(f"starting {peer.title}")
     try:
         variant = chosen(peer, mode, measured, say)
-        works = tuple(work for work in ALL if work.name in peer.works)
-        with (
-            tempfile.TemporaryDirectory(prefix="peers-", ignore_cleanup_errors=True) as scratch,
-            peer.start(Path(scratch), works, **variant) as running,
-        ):
-            for load in loads:
-                try:
-                    if load.at_once and peer.runs_models:
-                        drive.wait_until_right(peer, running, load)
-                    row = one(mode, peer, again, running, load, measured)
-                except (LoadFailed, BenchError) as error:
-                    measured.problems[f"{peer.name}: {load.words}"] = str(error)
-                    say(f"  {load.words}: {error}")
-                    continue
-                measured.rows.append({**row, "time": again})
-                record.checkpoint(measured)
-                say(f"  {load.words}: {table.line(row)}")
+        for _ in range(MAX_STARTS):
+            loads = started(mode, peer, again, variant, loads, measured, say)
+            if not loads:
+                return
+        measured.problems[peer.name] = f"given up after {MAX_STARTS} starts, with {len(loads)} loads not tried"
     except NotMeasured as reason:
         measured.problems[peer.name] = f"not measured: {reason}"
-        say(f"  {reason}")
-    except BenchError as error:
+    except (BenchError, LoadFailed) as error:
         measured.problems[peer.name] = str(error)
-        say(f"  {error}")
+    say(f"  {measured.problems[peer.name]}")
+
+
+def started(
+    mode: catalogue.Mode,
+    peer: Peer,
+    again: int,
+    variant: dict[str, int],
+    loads: list[drive.Load],
+    measured: record.Record,
+    say: Say,
+) -> list[drive.Load]:
+    """One life of the peer, until a load fails: it may have broken it. Returns the loads that are left."""
+    works = tuple(work for work in ALL if work.name in peer.works)
+    with (
+        tempfile.TemporaryDirectory(prefix="peers-", ignore_cleanup_errors=True) as scratch,
+        peer.start(Path(scratch), works, **variant) as running,
+    ):
+        for number, load in enumerate(loads):
+            try:
+                if load.at_once and peer.runs_models:
+                    drive.wait_until_right(peer, running, load)
+                row = one(mode, peer, again, running, load, measured)
+            except (LoadFailed, BenchError) as error:
+                measured.problems[f"{peer.name}: {load.words}"] = str(error)
+                say(f"  {load.words}: {error}")
+                return loads[number + 1 :]
+            measured.rows.append({**row, "time": again})
+            record.checkpoint(measured)
+            say(f"  {load.words}: {table.line(row)}")
+    return []
 
 
 def chosen(peer: Peer, mode: catalogue.Mode, measured: record.Record, say: Say) -> dict[str, int]:
@@ -101,16 +123,13 @@ def chosen(peer: Peer, mode: catalogue.Mode, measured: record.Record, say: Say) 
     known = measured.peers.get(peer.name)
     if known:
         return dict(known["variant"])
-    rates = {}
+    rates: dict[int, float] = {}
     for number, variant in enumerate(peer.variants if len(peer.variants) > 1 else ()):
-        load = drive.Load(peer.protocols[0], "small", at_once=catalogue.TRIAL_AT_ONCE)
-        with (
-            tempfile.TemporaryDirectory(prefix="peers-", ignore_cleanup_errors=True) as scratch,
-            peer.start(Path(scratch), ALL, **variant) as running,
-        ):
-            drive.wait_until_right(peer, running, load)
-            rates[number] = drive.row(peer, running, load, None, mode.seconds / 2, mode.warmup_s)["requests_per_s"]
-        say(f"  trial of {words(variant)}: {rates[number]:,.0f}/s")
+        try:
+            rates[number] = trial(peer, mode, variant)
+            say(f"  trial of {words(variant)}: {rates[number]:,.0f}/s")
+        except (LoadFailed, BenchError) as error:
+            say(f"  trial of {words(variant)}: {error}")
     best = peer.variants[max(rates, key=lambda number: rates[number], default=0)]
     measured.peers[peer.name] = {
         "title": peer.title,
@@ -118,11 +137,20 @@ def chosen(peer: Peer, mode: catalogue.Mode, measured: record.Record, say: Say) 
         "settings": peer.settings + (f"; {words(best)}, the quickest of {len(peer.variants)} tried" if rates else ""),
         "link": peer.link,
         "variant": best,
-        "tried": [
-            {**variant, "requests_per_s": rates[number]} for number, variant in enumerate(peer.variants) if rates
-        ],
+        "tried": [{**peer.variants[number], "requests_per_s": rate} for number, rate in rates.items()],
     }
     return best
+
+
+def trial(peer: Peer, mode: catalogue.Mode, variant: dict[str, int]) -> float:
+    """Requests a second, in short."""
+    load = drive.Load(peer.protocols[0], "small", at_once=catalogue.TRIAL_AT_ONCE)
+    with (
+        tempfile.TemporaryDirectory(prefix="peers-", ignore_cleanup_errors=True) as scratch,
+        peer.start(Path(scratch), ALL, **variant) as running,
+    ):
+        drive.wait_until_right(peer, running, load)
+        return float(drive.row(peer, running, load, None, mode.seconds / 2, mode.warmup_s)["requests_per_s"])
 
 
 def words(variant: dict[str, int]) -> str:

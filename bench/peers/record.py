@@ -83,8 +83,11 @@ def checkpoint(record: Record) -> None:
 
 
 def finish(record: Record, *, save: bool) -> Path:
-    """Kept as <date>-<commit>[-mode].json; with `save` off as last-<mode>.json outside the tree."""
-    unfinished(record.stamp["mode"]).unlink(missing_ok=True)
+    """Kept as <date>-<commit>[-mode].json; with `save` off as last-<mode>.json outside the tree. What failed can be
+    tried again by the same command, which then writes the same file.
+    """
+    if not record.problems:
+        unfinished(record.stamp["mode"]).unlink(missing_ok=True)
     if not save:
         path = unfinished(record.stamp["mode"]).with_name(f"last-{record.stamp['mode']}.json")
         path.parent.mkdir(parents=True, exist_ok=True)
