@@ -40,7 +40,8 @@ def python(name: str) -> Path:
 
 def make(name: str) -> None:
     """Again, if it is there: pip changes only what differs."""
-    venv.create(folder(name), with_pip=True)
+    if not (folder(name) / "bin" / "pip").exists():
+        venv.create(folder(name), with_pip=True, symlinks=True, clear=True)
     packages = REQUIREMENTS[name]
     print(f"{folder(name)}: {', '.join(packages)}", flush=True)
     command = [str(python(name)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]

@@ -23,6 +23,9 @@ from bench.peers.peer import Peer
 from bench.peers.works import ALL
 from gateway.loadtest.measure import LoadFailed
 
+MAX_STARTS = 4
+"""Of a peer in one run: after a load that failed it is started anew."""
+
 
 def main() -> int:
     options = parse_arguments()
@@ -46,17 +49,18 @@ def main() -> int:
     if goes_on:
         say(f"goes on with a run that was stopped after {len(measured.rows)} rows; --fresh begins anew")
     turns = catalogue.turns(mode, options.only)
-    all_s = sum(
-        catalogue.seconds(mode, load) for peer, _ in turns for load in catalogue.loads(mode, peer, options.work)
-    )
-    say(f"{len(turns)} starts of servers, about {(all_s + 8 * len(turns)) / 60:.0f} minutes")
-    for peer, again in turns:
-        run(mode, peer, again, catalogue.loads(mode, peer, options.work), measured, say)
+    plans = [(peer, again, catalogue.loads(mode, peer, options.work, again)) for peer, again in turns]
+    all_s = sum(catalogue.seconds(mode, load) for _, _, loads in plans for load in loads)
+    all_s += sum(catalogue.trial_seconds(mode, peer) for peer, again in turns if not again)
+    say(f"{len(turns)} turns, about {(all_s + 8 * len(turns)) / 60:.0f} minutes")
+    for peer, again, loads in plans:
+        run(mode, peer, again, loads, measured, say)
     is_whole = not options.only and not options.work
     kept = record.finish(measured, save=is_whole and mode is not catalogue.QUICK and not options.no_save)
     table.show(measured)
-    if kept:
-        print(f"kept as {os.path.relpath(kept)}; `python -m bench.peers --report {os.path.relpath(kept)}` draws it")
+    print(f"kept as {os.path.relpath(kept)}; `python -m bench.peers --report {os.path.relpath(kept)}` draws it")
+    if measured.problems:
+        print(f"{len(measured.problems)} could not be measured; the same command tries only those again")
     wrong = sum(row["wrong"] for row in measured.rows)
     return 1 if measured.problems or wrong else 0
 
@@ -71,32 +75,86 @@ def run(
     measured.problems = {key: why for key, why in measured.problems.items() if key.partition(":")[0] != peer.name}
     say(f"starting {peer.title}")
     try:
-        measured.peers[peer.name] = {
-            "title": peer.title, "version": peer.version(), "settings": peer.settings, "link": peer.link,
-        }  # fmt: skip
-        works = tuple(work for work in ALL if work.name in peer.works)
-        with (
-            tempfile.TemporaryDirectory(prefix="peers-", ignore_cleanup_errors=True) as scratch,
-            peer.start(Path(scratch), works) as running,
-        ):
-            for load in loads:
-                try:
-                    if load.at_once and peer.runs_models:
-                        drive.wait_until_right(peer, running, load)
-                    row = one(mode, peer, again, running, load, measured)
-                except (LoadFailed, BenchError) as error:
-                    measured.problems[f"{peer.name}: {load.words}"] = str(error)
-                    say(f"  {load.words}: {error}")
-                    continue
-                measured.rows.append({**row, "time": again})
-                record.checkpoint(measured)
-                say(f"  {load.words}: {table.line(row)}")
+        variant = chosen(peer, mode, measured, say)
+        for _ in range(MAX_STARTS):
+            loads = started(mode, peer, again, variant, loads, measured, say)
+            if not loads:
+                return
+        measured.problems[peer.name] = f"given up after {MAX_STARTS} starts, with {len(loads)} loads not tried"
     except NotMeasured as reason:
         measured.problems[peer.name] = f"not measured: {reason}"
-        say(f"  {reason}")
-    except BenchError as error:
+    except (BenchError, LoadFailed) as error:
         measured.problems[peer.name] = str(error)
-        say(f"  {error}")
+    say(f"  {measured.problems[peer.name]}")
+
+
+def started(
+    mode: catalogue.Mode,
+    peer: Peer,
+    again: int,
+    variant: dict[str, int],
+    loads: list[drive.Load],
+    measured: record.Record,
+    say: Say,
+) -> list[drive.Load]:
+    """One life of the peer, until a load fails: it may have broken it. Returns the loads that are left."""
+    works = tuple(work for work in ALL if work.name in peer.works)
+    with (
+        tempfile.TemporaryDirectory(prefix="peers-", ignore_cleanup_errors=True) as scratch,
+        peer.start(Path(scratch), works, **variant) as running,
+    ):
+        for number, load in enumerate(loads):
+            try:
+                if load.at_once and peer.runs_models:
+                    drive.wait_until_right(peer, running, load)
+                row = one(mode, peer, again, running, load, measured)
+            except (LoadFailed, BenchError) as error:
+                measured.problems[f"{peer.name}: {load.words}"] = str(error)
+                say(f"  {load.words}: {error}")
+                return loads[number + 1 :]
+            measured.rows.append({**row, "time": again})
+            record.checkpoint(measured)
+            say(f"  {load.words}: {table.line(row)}")
+    return []
+
+
+def chosen(peer: Peer, mode: catalogue.Mode, measured: record.Record, say: Say) -> dict[str, int]:
+    """Of the peer's variants the quickest here, on the small MLP; written down with its settings."""
+    known = measured.peers.get(peer.name)
+    if known:
+        return dict(known["variant"])
+    rates: dict[int, float] = {}
+    for number, variant in enumerate(peer.variants if len(peer.variants) > 1 else ()):
+        try:
+            rates[number] = trial(peer, mode, variant)
+            say(f"  trial of {words(variant)}: {rates[number]:,.0f}/s")
+        except (LoadFailed, BenchError) as error:
+            say(f"  trial of {words(variant)}: {error}")
+    best = peer.variants[max(rates, key=lambda number: rates[number], default=0)]
+    measured.peers[peer.name] = {
+        "title": peer.title,
+        "version": peer.version(),
+        "settings": peer.settings + (f"; {words(best)}, the quickest of {len(peer.variants)} tried" if rates else ""),
+        "link": peer.link,
+        "variant": best,
+        "tried": [{**peer.variants[number], "requests_per_s": rate} for number, rate in rates.items()],
+    }
+    return best
+
+
+def trial(peer: Peer, mode: catalogue.Mode, variant: dict[str, int]) -> float:
+    """Requests a second, in short."""
+    load = drive.Load(peer.protocols[0], "small", at_once=catalogue.TRIAL_AT_ONCE)
+    with (
+        tempfile.TemporaryDirectory(prefix="peers-", ignore_cleanup_errors=True) as scratch,
+        peer.start(Path(scratch), ALL, **variant) as running,
+    ):
+        drive.wait_until_right(peer, running, load)
+        return float(drive.row(peer, running, load, None, mode.seconds / 2, mode.warmup_s)["requests_per_s"])
+
+
+def words(variant: dict[str, int]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in variant.items())
 
 
 def one(
@@ -129,9 +187,12 @@ def report(path: Path) -> int:
 
     measured = record.read(path)
     table.show(measured)
-    for written in [*picture.draw(measured, record.FOLDER), readme.write_table(measured, path)]:
-        print(f"wrote {os.path.relpath(written)}")
-    readme.write_section(measured, path)
+    folder = path.resolve().parent
+    written = [*picture.draw(measured, folder), readme.write_table(measured, path)]
+    if folder == record.FOLDER and readme.write_section(measured, path):
+        written.append(readme.README)
+    for file in written:
+        print(f"wrote {os.path.relpath(file)}")
     return 0
 
 
@@ -165,7 +226,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--install", action="store_true", help="make the peers' environments, and end")
     parser.add_argument("--list", action="store_true", help="show the peers with their versions and settings, and end")
     parser.add_argument(
-        "--report", type=Path, metavar="FILE", help="draw a kept result: plots, table, and the README's section"
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="draw a result: plots and table beside it, and for a kept one the README's section",
     )
     return parser.parse_args()
 

@@ -16,16 +16,15 @@ from bench.peers.works import Work, write_repository
 from bench.processes import free_port, wait_until_listening
 
 APPS = Path(__file__).parent / "apps"
-WORKERS = 1
 
 
 @contextmanager
-def start(scratch: Path, works: tuple[Work, ...]) -> Iterator[Running]:
+def start(scratch: Path, works: tuple[Work, ...], *, workers: int = 1) -> Iterator[Running]:
     root = write_repository(scratch / "models", works)
     port = free_port()
     command = [str(environments.python("bentoml").with_name("bentoml")), "serve", "bentoml_app:Models"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
-    settings = {"REPOSITORY": str(root), "WORKERS": str(WORKERS), "BENTOML_DO_NOT_TRACK": "true"}
+    settings = {"REPOSITORY": str(root), "WORKERS": str(workers), "BENTOML_DO_NOT_TRACK": "true"}
     settings |= {"BENTOML_HOME": str(scratch / "home")}
     with peers.child(command, scratch / "bentoml.log", APPS, **settings) as started:
         wait_until_listening(port, started)
@@ -36,11 +35,12 @@ PEER = Peer(
     name="bentoml",
     title="BentoML",
     protocols=("REST",),
-    settings=f"adaptive batching (max_batch_size 128), {WORKERS} worker, no access log; images as JSON",
+    settings="adaptive batching (max_batch_size 128), no access log; images as JSON",
     link="https://docs.bentoml.com/en/latest/get-started/adaptive-batching.html",
     version=lambda: peers.package_version("bentoml", "bentoml"),
     start=start,
     ask=peers.plain_request,
     read=lambda body: np.array(json.loads(body), np.float32),
+    variants=({"workers": 1}, {"workers": 2}),
     environment="bentoml",
 )

@@ -18,6 +18,11 @@ PEERS: dict[str, Peer] = {
 }  # fmt: skip
 
 
+TRIAL_AT_ONCE = 128
+START_S = 5.0
+"""Of most peers, about."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mode:
     """How much is measured."""
@@ -44,17 +49,22 @@ def turns(mode: Mode, names: list[str]) -> list[tuple[Peer, int]]:
     return [(peer, 0) for peer in chosen] + [(PEERS[name], 1) for name in mode.again if PEERS[name] in chosen]
 
 
-def loads(mode: Mode, peer: Peer, works: list[str]) -> list[Load]:
-    """Closed loops first: their best rate is the peak that the open ones are shares of."""
+def loads(mode: Mode, peer: Peer, works: list[str], time: int = 0) -> list[Load]:
+    """Closed loops first: their best rate is the peak that the open ones are shares of. The second time, only those."""
     found: list[Load] = []
     for protocol in peer.protocols:
         for work in ALL:
             if work.name not in peer.works or (works and work.name not in works):
                 continue
             found += [Load(protocol, work.name, at_once=n) for n in getattr(work, mode.name)]
-            if work.name in mode.open_works:
+            if work.name in mode.open_works and time == 0:
                 found += [Load(protocol, work.name, of_peak=share) for share in mode.of_peak]
     return found
+
+
+def trial_seconds(mode: Mode, peer: Peer) -> float:
+    """For the choice among its variants, each started for it."""
+    return len(peer.variants) * (mode.warmup_s + mode.seconds / 2 + START_S) if len(peer.variants) > 1 else 0.0
 
 
 def seconds(mode: Mode, load: Load) -> float:

@@ -26,7 +26,7 @@ from gateway.native.httpgenerator import HttpGenerator
 
 GRPC_SHAPES = {1: (1, 1), 4: (4, 1), 16: (4, 4), 128: (8, 16), 1024: (64, 16)}
 """Connections and streams for so many requests at once."""
-OPEN_GRPC, OPEN_REST = (16, 64), (512, 1)
+OPEN_GRPC, OPEN_REST = (16, 64), (256, 1)
 READY_S = 60
 RELATIVE, ABSOLUTE = 1e-3, 1e-4
 """FP32 in batches of any size; a wrong row is off by much more."""

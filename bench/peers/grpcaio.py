@@ -15,15 +15,15 @@ from bench.processes import free_port, wait_until_listening
 
 APPS = Path(__file__).parent / "apps"
 DESCRIPTORS = Path(__file__).parent.parent.parent / "gateway" / "pb" / "descriptors.binpb"
-PROCESSES = len(os.sched_getaffinity(0))
+CORES = len(os.sched_getaffinity(0))
 
 
 @contextmanager
-def start(scratch: Path, works: tuple[Work, ...]) -> Iterator[Running]:
+def start(scratch: Path, works: tuple[Work, ...], *, processes: int) -> Iterator[Running]:
     root = write_repository(scratch / "models", works)
     port = free_port()
     command = [str(environments.python("grpcaio")), str(APPS / "grpcaio_app.py"), str(port), str(root)]
-    command += [str(DESCRIPTORS), str(PROCESSES)]
+    command += [str(DESCRIPTORS), str(processes)]
     with peers.child(command, scratch / "grpcaio.log", scratch) as started:
         wait_until_listening(port, started)
         yield Running({("gRPC", work.name): port for work in works}, lambda: procfs.tree(started.process.pid))
@@ -33,9 +33,10 @@ PEER = Peer(
     name="grpcaio",
     title="grpc.aio and ONNX Runtime",
     protocols=("gRPC",),
-    settings="a process for each core on one port (SO_REUSEPORT), uvloop, the model run in the handler, no batching",
+    settings="processes share one port (SO_REUSEPORT), uvloop, the model run in the handler, no batching",
     link="https://grpc.io/docs/guides/performance/#python",
     version=lambda: peers.package_version("grpcaio", "grpcio"),
     start=start,
+    variants=tuple({"processes": n} for n in sorted({1, CORES})),
     environment="grpcaio",
 )

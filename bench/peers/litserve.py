@@ -17,15 +17,14 @@ from bench.peers.works import Work, write_repository
 from bench.processes import free_port, wait_until_listening
 
 APPS = Path(__file__).parent / "apps"
-WORKERS, SERVERS = 1, 1
 
 
 @contextmanager
-def start(scratch: Path, works: tuple[Work, ...]) -> Iterator[Running]:
+def start(scratch: Path, works: tuple[Work, ...], *, workers: int = 1, api_servers: int = 1) -> Iterator[Running]:
     root = write_repository(scratch / "models", works)
     port = free_port()
     command = [str(environments.python("litserve")), str(APPS / "litserve_app.py"), str(port), str(root)]
-    with peers.child([*command, str(WORKERS), str(SERVERS)], scratch / "litserve.log", scratch) as started:
+    with peers.child([*command, str(workers), str(api_servers)], scratch / "litserve.log", scratch) as started:
         wait_until_listening(port, started)
         yield Running(on_ports(works, rest=port), lambda: procfs.tree(started.process.pid))
 
@@ -42,12 +41,12 @@ PEER = Peer(
     name="litserve",
     title="LitServe",
     protocols=("REST",),
-    settings=f"max_batch_size 64, batch_timeout 1 ms, fast_queue, {WORKERS} worker for each model, "
-    f"{SERVERS} API server; images in base64",
+    settings="max_batch_size 64, batch_timeout 1 ms, fast_queue; images in base64",
     link="https://lightning.ai/docs/litserve/features/batching",
     version=lambda: peers.package_version("litserve", "litserve"),
     start=start,
     ask=ask,
     read=peers.plain_answer,
+    variants=({"api_servers": 1}, {"api_servers": 2}, {"api_servers": 2, "workers": 2}),
     environment="litserve",
 )

@@ -18,7 +18,6 @@ from bench.peers.works import Work, write_repository
 from bench.processes import Child, free_port, wait_until_listening
 
 APP = Path(__file__).parent / "apps" / "mlserver_model.py"
-BATCHING: Mapping[str, Any] = {}
 
 
 @contextmanager
@@ -30,9 +29,10 @@ def serving(scratch: Path, model: models.Model) -> Iterator[int]:
 
 
 @contextmanager
-def start(scratch: Path, works: tuple[Work, ...]) -> Iterator[Running]:
+def start(scratch: Path, works: tuple[Work, ...], *, max_batch_size: int = 0) -> Iterator[Running]:
     root = write_repository(scratch / "mlserver", works)
-    with _started(root, tuple(work.name for work in works), BATCHING) as (child, ports):
+    batching = {"max_batch_size": max_batch_size, "max_batch_time": 0.001} if max_batch_size else {}
+    with _started(root, tuple(work.name for work in works), batching) as (child, ports):
         for work in works:
             restclient.wait_until_ready(ports["http_port"], work.name, "MLServer")
         grpc, rest = ports["grpc_port"], ports["http_port"]
@@ -73,11 +73,12 @@ PEER = Peer(
     name="mlserver",
     title="MLServer",
     protocols=("gRPC", "REST"),
-    settings="parallel_workers 0, its adaptive batching off, as by default; images by REST as JSON, for it has no "
-    "binary tensors",
+    settings="parallel_workers 0; adaptive batching with max_batch_time 1 ms, or off; images by REST as JSON, for it "
+    "has no binary tensors",
     link="https://docs.seldon.ai/mlserver/user-guide/adaptive-batching",
     version=lambda: peers.package_version("mlserver", "mlserver"),
     start=start,
     ask=ask,
+    variants=({"max_batch_size": 0}, {"max_batch_size": 64}),
     environment="mlserver",
 )

@@ -80,4 +80,5 @@ PEER = Peer(
     version=version,
     start=start,
     runs_models=False,
+    works=("small", "image"),
 )

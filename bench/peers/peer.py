@@ -62,7 +62,8 @@ class Peer:
     link: str
     """The page of its documentation that the settings follow."""
     version: Callable[[], str]
-    start: Callable[[Path, tuple[Work, ...]], AbstractContextManager[Running]]
+    start: Callable[..., AbstractContextManager[Running]]
+    """start(scratch folder, works, **variant)"""
     ask: Callable[[Work, np.ndarray], Http] = field(default=lambda work, row: oip_request(work, row))
     """One row by REST."""
     read: Callable[[bytes], np.ndarray] = field(default=lambda body: oip_answer(body))
@@ -70,6 +71,8 @@ class Peer:
     grpc_path: bytes = INFER_PATH
     runs_models: bool = True
     """False: a ceiling, which answers all alike. Only the number of its answers is checked."""
+    variants: tuple[dict[str, int], ...] = field(default=({},))
+    """Settings that its documentation leaves to a trial: the quickest of them on this machine is measured."""
     environment: str = ""
     """In bench.environments."""
     works: tuple[str, ...] = ("small", "large", "image", "text")

@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from bench import results
 from bench.peers.record import Record
-from bench.peers.table import duration, merged
+from bench.peers.table import duration, failed, merged
 
 INK, OURS = "#7a838f", "#14a05a"
 COLOURS = {
@@ -50,7 +50,7 @@ def _throughput(rows: Sequence[Mapping[str, Any]]) -> Figure:
         "Right is better, up is worse.",
     )
     for (peer, protocol), points in _lines(rows, "at_once").items():
-        points = [row for row in points if row["latency_us"]["p99"]]
+        points = [row for row in points if row["ok"]]
         _line(
             axes, peer, protocol, [row["requests_per_s"] for row in points],
             [row["latency_us"]["p99"] / 1000 for row in points],
@@ -64,14 +64,19 @@ def _offered(rows: Sequence[Mapping[str, Any]]) -> Figure:
     figure, axes = _sheet(
         "Latency when requests come as they come",
         "Poisson arrivals at 50, 80 and 95 % of each server's own peak, counted from the planned arrival. "
-        "Line: p99; ring: p50.",
+        "Line: p99; ring: p50; cross: over 1 % failed.",
     )
     for (peer, protocol), points in _lines(rows, "of_peak").items():
-        points = [row for row in points if row["latency_us"]["p99"]]
+        points = [row for row in points if row["ok"]]
         rates = [row["rate_per_s"] for row in points]
         _line(axes, peer, protocol, rates, [row["latency_us"]["p99"] / 1000 for row in points])
         axes.plot(rates, [row["latency_us"]["p50"] / 1000 for row in points], "o", markerfacecolor="none",
                   markeredgecolor=_colour(peer), markersize=5)  # fmt: skip
+        bad = [row for row in points if failed(row) > 0.01 * row["ok"]]
+        axes.plot(
+            [row["rate_per_s"] for row in bad], [row["latency_us"]["p99"] / 1000 for row in bad], "x", color=INK,
+            markersize=11, markeredgewidth=2, zorder=5,
+        )  # fmt: skip
     _dress(axes, "requests/s offered", "latency")
     _legend(axes)
     return figure
@@ -139,7 +144,7 @@ def _colour(peer: str) -> str:
 def _sheet(title: str, words: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(10, 6.4))
     figure.patch.set_alpha(0.0)
-    axes = figure.add_axes((0.085, 0.125, 0.665, 0.74))
+    axes = figure.add_axes((0.11, 0.125, 0.645, 0.74))
     figure.text(0.012, 0.955, title, color=INK, fontsize=17, weight="bold")
     figure.text(0.012, 0.905, words, color=INK, fontsize=10)
     return figure, axes

@@ -126,7 +126,7 @@ def _promises(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 def write_table(measured: Record, source: Path) -> Path:
     """Every row, the settings of every peer, and what could not be measured."""
-    path = FOLDER / "table.md"
+    path = source.with_name("table.md")
     path.write_text("\n".join(_whole(measured, source)) + "\n")
     return path
 

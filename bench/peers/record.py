@@ -22,7 +22,7 @@ class Record:
     """One run: `stamp` of machine and code, `peers` with version and settings, rows, and what could not be measured."""
 
     stamp: dict[str, Any]
-    peers: dict[str, dict[str, str]] = field(default_factory=dict)
+    peers: dict[str, dict[str, Any]] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     problems: dict[str, str] = field(default_factory=dict)
 
@@ -82,11 +82,17 @@ def checkpoint(record: Record) -> None:
     _write(path, record)
 
 
-def finish(record: Record, *, save: bool) -> Path | None:
-    """Kept as <date>-<commit>[-mode].json, unless it is a quick one or is not to be kept."""
-    unfinished(record.stamp["mode"]).unlink(missing_ok=True)
+def finish(record: Record, *, save: bool) -> Path:
+    """Kept as <date>-<commit>[-mode].json; with `save` off as last-<mode>.json outside the tree. What failed can be
+    tried again by the same command, which then writes the same file.
+    """
+    if not record.problems:
+        unfinished(record.stamp["mode"]).unlink(missing_ok=True)
     if not save:
-        return None
+        path = unfinished(record.stamp["mode"]).with_name(f"last-{record.stamp['mode']}.json")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, record)
+        return path
     FOLDER.mkdir(exist_ok=True)
     date = re.sub(r"[-:]", "", record.stamp["date"])
     suffix = "" if record.stamp["mode"] == "kept" else f"-{record.stamp['mode']}"
@@ -99,9 +105,3 @@ def _write(path: Path, record: Record) -> None:
     new = path.with_suffix(".new")
     new.write_text(json.dumps(record.document(), indent=1) + "\n")
     os.replace(new, path)
-
-
-def last_kept() -> Path | None:
-    """The newest result of a whole run with --kept."""
-    kept = [path for path in sorted(FOLDER.glob("*.json")) if path.stem.count("-") == 1]
-    return kept[-1] if kept else None

@@ -27,6 +27,8 @@ PATIENCE_S = 10.0
 STEP_S = 0.1
 """Between two looks at the progress, and at Ctrl-C."""
 CONNECT_S = 5.0
+CONNECT_BURST, CONNECT_PAUSE_S = 64, 0.005
+"""Above a listener's backlog the kernel drops a connection that this side thinks is made, and it hangs for seconds."""
 MAX_PLANNED = 50_000_000
 
 
@@ -203,7 +205,9 @@ def connected(host: str, port: int, n: int) -> Iterator[list[socket.socket]]:
     """Non-blocking TCP connections, closed in the end. LoadFailed names the address and why."""
     with contextlib.ExitStack() as held:
         sockets = []
-        for _ in range(n):
+        for i in range(n):
+            if i and i % CONNECT_BURST == 0:
+                time.sleep(CONNECT_PAUSE_S)
             try:
                 sock = held.enter_context(socket.create_connection((host, port), timeout=CONNECT_S))
             except OSError as error:
