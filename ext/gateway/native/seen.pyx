@@ -156,7 +156,8 @@ cdef int look(Request request, const Output* outputs, int n_outputs, int64_t row
     seen.given = seen.said = <uint64_t>n_rows
     for index in range(request.n_tensors):
         seen.given = hash_head(seen.given, request.tensors[index].data, request.tensors[index].nbytes)
-    at = row + <int64_t>(mix(<uint64_t>request.arrived_us) % <uint64_t>n_rows)      # one row: the others of a request go the same way
+    # One row, for the others of a request go the same way; which one has nothing to do with the arm.
+    at = row + <int64_t>(mix(<uint64_t>request.arrived_us ^ seen.given) % <uint64_t>n_rows)
     for index in range(n_outputs):
         output = &outputs[index]
         first = at * output.row_elements
