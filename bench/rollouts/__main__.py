@@ -1,4 +1,4 @@
-"""`python -m bench.rollouts`: a gateway, callers, rollouts; prints what it found and keeps it in bench/rollouts/results.
+"""`python -m bench.rollouts`: a gateway, callers, rollouts; prints what it found, keeps it in bench/rollouts/results.
 
 detection    the median and p99 from the last request that the judge needs to weight 0 everywhere; requests harmed
 alike        50 rollouts of a version's twin, from acceptance to promotion: how many go back

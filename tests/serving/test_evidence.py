@@ -59,7 +59,7 @@ def refusing() -> bytes:
 
 @dataclass
 class Compared:
-    """A gateway with version 1 that is good, 2 to 4 that are not and 5 that is like 1; its evidence, by a clock by hand."""
+    """A gateway: version 1 is good, 2 to 4 are not, 5 is like 1. With its evidence, by a clock that a test moves."""
 
     gateway: InProcess
     evidence: Evidence
