@@ -70,6 +70,7 @@ class Rollouts:
     endpoints: Sequence[str] = ()
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
     live_s: float = fleet.LIVE_S
     _led: int | None = None
     _known: dict[str, _Known] = field(default_factory=dict)
@@ -90,7 +91,7 @@ class Rollouts:
             self._records.clear()
             self._revision = -1
         if not self._records and self._revision >= 0:
-            time.sleep(IDLE_S)
+            self.sleep(IDLE_S)
             revision = store.revision()
         else:
             pause_s = min((known.due_s for known in self._known.values()), default=0.0) - self.monotonic()
@@ -147,7 +148,7 @@ class Rollouts:
         self.looks += 1
         self.busy_s += took_s
         if not alone:
-            time.sleep(min(took_s * (1.0 / BUSY_SHARE - 1.0), 0.1))
+            self.sleep(min(took_s * (1.0 / BUSY_SHARE - 1.0), 0.1))
 
     def _begin(self, store: Store, record: RolloutRecord, route: RouteRecord | None, term: int) -> RolloutRecord:
         """The one it waited for is out of its way."""

@@ -453,7 +453,7 @@ cdef class Lane(Holder):
             if request.arm is not None:
                 request.arm.stats.cancelled += 1
                 if request.mark:
-                    request.arm.weigh(request.mark, -1, self.now_us - request.arrived_us, NULL, self.now_us)
+                    request.arm.weigh(request.mark, -1, False, self.now_us - request.arrived_us, NULL, self.now_us)
                     request.mark = 0
             request._tell_watcher(None, -1)
             return 0
@@ -466,7 +466,7 @@ cdef class Lane(Holder):
         if request.arm is not None:
             request.arm.note(code, took_us, request.is_rest)
             if request.mark:
-                request.arm.weigh(request.mark, code, took_us, &request.seen, self.now_us)
+                request.arm.weigh(request.mark, code, is_running, took_us, &request.seen, self.now_us)
                 request.mark = 0
         if self.monitor is not None:
             self.monitor.note_request(request.arm, code, took_us, self.now_us)
@@ -531,9 +531,10 @@ cdef class Lane(Holder):
             self.on_left()
         return self._settle(request, (DEADLINE_EXCEEDED, f"the deadline passed while {self.signature.describe()} was running"))
 
-    cdef int on_cancelled(self, Request request) except -1:
+    cdef int on_cancelled(self, Request request, int64_t now_us) except -1:
         if request.state == REQUEST_DONE:
             return 0
+        self.now_us = max(self.now_us, now_us)
         self.stats.cancelled += 1
         if self.on_left is not None and request.state == REQUEST_RUNNING:
             self.on_left()
