@@ -330,7 +330,7 @@ def read(bytes key not None, token):
     cdef Cursor c
     cdef uint64_t word = 0, tag
     cdef uint64_t k0, k1, zigzag
-    cdef int kind, i, flags, at
+    cdef int kind, flags, at
     try:
         text = token.encode("ascii") if isinstance(token, str) else bytes(token)
         # altchars alone would let other letters pass unseen
@@ -363,7 +363,7 @@ def read(bytes key not None, token):
     if c.at == c.end:
         raise TokenError("malformed", MALFORMED)
     c.at += 1
-    for i in range((c.at - 1)[0]):
+    for _ in range((c.at - 1)[0]):
         if c.at == c.end:
             raise TokenError("malformed", MALFORMED)
         kind = c.at[0]
