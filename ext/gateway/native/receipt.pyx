@@ -168,7 +168,7 @@ cdef class Receipts(Stamp):
                 else:
                     total = best
                     for i in range(1, n):
-                        value = value_at(at + i * size, typenum)
+                        value = (<const float*>at)[i] if typenum == cnp.NPY_FLOAT32 else value_at(at + i * size, typenum)
                         total += value
                         if value > best:
                             best, label = value, i
