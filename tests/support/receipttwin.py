@@ -1,5 +1,5 @@
-"""Tokens of answers, written in plain Python by the layout in receipt.pxd: the native ones must be the same, bit for bit;
-and tokens for tests that need many without a gateway.
+"""Tokens of answers, written in plain Python by the layout in receipt.pxd: the native ones must be the same, bit for
+bit; and tokens for tests that need many without a gateway.
 """
 
 from __future__ import annotations

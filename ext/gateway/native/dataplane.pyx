@@ -14,7 +14,7 @@ from gateway.native.http2 cimport SessionLimits
 from gateway.native.lane cimport Lane, Occupancy
 from gateway.native.noted cimport Noted, note_all, release_noted
 from gateway.native.refusal cimport INTERNAL, INVALID_ARGUMENT, N_CODES, RESOURCE_EXHAUSTED, UNAVAILABLE, UNIMPLEMENTED
-from gateway.native.request cimport CAUSE_CIRCUIT_OPEN, Caller, Request
+from gateway.native.request cimport CAUSE_CIRCUIT_OPEN, Caller, Origin, Request
 from gateway.native.rescue cimport Fallback, parameters_of_answer
 from gateway.native.route cimport FALLBACK_ERROR, Target
 from gateway.native.routetable cimport RouteTable
@@ -150,10 +150,10 @@ cdef class DataPlane:
             request.arm = target.arm
             if target.arm is not None and target.arm.scales is not None:
                 request.mark = target.arm.scales.arrive(target.arm.side, self.asked.has_key, self.asked.key, now_us)
-            if self.asked.has_key:
-                request.unit = self.asked.key | 1
+            if lane.stamp is not None and (self.asked.has_key or drawn is not target):
+                request.origin = Origin.__new__(Origin)
+                request.origin.arm, request.origin.unit = drawn.arm, self.asked.key | 1 if self.asked.has_key else 0
             if drawn is not target:
-                request.drawn = drawn.arm
                 request.answer_parameters = parameters_of_answer(drawn.version)
             elif target.route is not None and target.route.rescue is not None and target.route.rescue.lane is not lane:
                 request.rescue = target.route.rescue

@@ -89,7 +89,8 @@ cdef class Receipts(Stamp):
         cdef const uint8_t* end = token + MAX_TOKEN_BYTES - TAG_BYTES
         cdef uint8_t* count
         cdef Signer signer = self.signer
-        cdef Arm arm = request.drawn if request.drawn is not None else request.arm
+        cdef Arm arm = request.arm if request.origin is None else request.origin.arm
+        cdef uint64_t unit = 0 if request.origin is None else request.origin.unit
         cdef bytes names
         cdef timespec t
         cdef uint64_t word
@@ -99,7 +100,7 @@ cdef class Receipts(Stamp):
             return None
         try:
             names = names_of(arm)
-            p[0], p[1] = FORMAT | (HAS_UNIT if request.unit else 0), signer.key_id
+            p[0], p[1] = FORMAT | (HAS_UNIT if unit else 0), signer.key_id
             signer.state += 0x9E3779B97F4A7C15u
             word = mix(signer.state)
             memcpy(p + 2, &word, 8)
@@ -108,12 +109,12 @@ cdef class Receipts(Stamp):
                 max(monotonic_us() - request.arrived_us, <int64_t>0) // 1000)
             memcpy(p + 10, &word, 6)
             p += 16
-            if request.unit:
-                memcpy(p, &request.unit, 8)
+            if unit:
+                memcpy(p, &unit, 8)
                 p += 8
             memcpy(p, PyBytes_AS_STRING(names), PyBytes_GET_SIZE(names))
             p += PyBytes_GET_SIZE(names)
-            if request.drawn is not None and request.signature.version != arm.version:
+            if request.signature.version != arm.version:
                 answered = named(request.signature.version)
                 memcpy(p, PyBytes_AS_STRING(answered), PyBytes_GET_SIZE(answered))
                 p += PyBytes_GET_SIZE(answered)
@@ -168,7 +169,7 @@ cdef class Receipts(Stamp):
                 else:
                     total = best
                     for i in range(1, n):
-                        value = value_at(at + i * size, typenum)
+                        value = (<const float*>at)[i] if typenum == cnp.NPY_FLOAT32 else value_at(at + i * size, typenum)
                         total += value
                         if value > best:
                             best, label = value, i
@@ -330,7 +331,7 @@ def read(bytes key not None, token):
     cdef Cursor c
     cdef uint64_t word = 0, tag
     cdef uint64_t k0, k1, zigzag
-    cdef int kind, i, flags, at
+    cdef int kind, flags, at
     try:
         text = token.encode("ascii") if isinstance(token, str) else bytes(token)
         # altchars alone would let other letters pass unseen
@@ -363,7 +364,7 @@ def read(bytes key not None, token):
     if c.at == c.end:
         raise TokenError("malformed", MALFORMED)
     c.at += 1
-    for i in range((c.at - 1)[0]):
+    for _ in range((c.at - 1)[0]):
         if c.at == c.end:
             raise TokenError("malformed", MALFORMED)
         kind = c.at[0]

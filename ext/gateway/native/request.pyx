@@ -32,6 +32,12 @@ cdef class Caller(Timed):
         return <bytes>request.id.ptr[:request.id.len] if request.id.len else b""
 
 
+@cython.final
+@cython.no_gc
+cdef class Origin:
+    """Arm and sticky key of a draw."""
+
+
 cdef class Stamp:
     """Abstract."""
 
