@@ -44,6 +44,8 @@ START_GRACE_S = 10.0
 FORGET_WORKERS_AFTER_S = 24 * 3600.0
 FORGET_REPORTS_AFTER_S = {
     "plan": 24 * 3600.0,
+    "evidence": 30 * 24 * 3600.0,
+    "cost": 24 * 3600.0,
     "pair": 30 * 24 * 3600.0,
     "shadow": 30 * 24 * 3600.0,
     "disagreement": 7 * 24 * 3600.0,

@@ -21,7 +21,7 @@ from gateway.observability import logs
 from gateway.rollout.cursor import Cursor
 from gateway.rollout.decide import begin, decide
 from gateway.rollout.decision import Decision
-from gateway.rollout.phase import Event, Stage, is_over
+from gateway.rollout.phase import Event, Hold, Stage, is_over
 from gateway.rollout.plan import Plan, parse
 from gateway.rollout.snapshot import Now
 
@@ -34,6 +34,9 @@ IDLE_S = 0.25
 """Between two looks for a rollout, while there is none."""
 MAX_WAIT_S = 0.5
 RETRY_S = 0.2
+ACKNOWLEDGE_S = 0.1
+"""While workers are still to take a route: clocks start when the last one has."""
+MAX_LOOK_S = 60.0
 TOUCH_EVERY_S = 1.0
 BUSY_SHARE = 0.5
 """Of one processor, at most: with very many rollouts each is looked at less often."""
@@ -67,6 +70,7 @@ class Rollouts:
     endpoints: Sequence[str] = ()
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
     live_s: float = fleet.LIVE_S
     _led: int | None = None
     _known: dict[str, _Known] = field(default_factory=dict)
@@ -87,7 +91,7 @@ class Rollouts:
             self._records.clear()
             self._revision = -1
         if not self._records and self._revision >= 0:
-            time.sleep(IDLE_S)
+            self.sleep(IDLE_S)
             revision = store.revision()
         else:
             pause_s = min((known.due_s for known in self._known.values()), default=0.0) - self.monotonic()
@@ -144,7 +148,7 @@ class Rollouts:
         self.looks += 1
         self.busy_s += took_s
         if not alone:
-            time.sleep(min(took_s * (1.0 / BUSY_SHARE - 1.0), 0.1))
+            self.sleep(min(took_s * (1.0 / BUSY_SHARE - 1.0), 0.1))
 
     def _begin(self, store: Store, record: RolloutRecord, route: RouteRecord | None, term: int) -> RolloutRecord:
         """The one it waited for is out of its way."""
@@ -180,7 +184,8 @@ class Rollouts:
         else:
             known.touch = self._touch(record, plan, known, decision, sight)
         known.cursor, known.looked_s = decision.cursor, mono_s
-        known.due_s = mono_s + (decision.next_look_s or 0.0)
+        waits = Hold.ACKNOWLEDGEMENT in decision.holds or decision.changes_traffic
+        known.due_s = mono_s + min(decision.next_look_s or 0.0, ACKNOWLEDGE_S if waits else MAX_LOOK_S)
 
     def _touch(self, record: RolloutRecord, plan: Plan, known: _Known, decision: Decision, sight: Sight) -> Touch:
         from gateway.store.rolloutrecords import Touch

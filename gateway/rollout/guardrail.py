@@ -108,6 +108,8 @@ class Distribution(_Guardrail):
     kind: Literal["distribution"] = "distribution"
     tolerated: Factor = 1.5
     """In every bin the candidate's share is between 1/tolerated and tolerated times stable's."""
+    output: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    """Which value of an answer: the name of its tensor, or `tensor[2]`. Default: the one that says most."""
     required: Literal[False] = False  # that a distribution is the same cannot be shown, only that it is not
 
 

@@ -100,6 +100,8 @@ class Shadows:
         self._told: dict[tuple[str, ...], bytes] = {}
         self._closed: list[tuple[float, Report]] = []
         self._counts: dict[Key, ShadowCounters] = {}
+        self.closing: Callable[[ShadowStats], None] | None = None
+        """Told of counters that are about to be forgotten."""
         self._mirror.offload = self._compare
         self._mirror.on_new = lambda: self._loop.call_soon(self._forget, self._clock())
 
@@ -185,6 +187,8 @@ class Shadows:
             for report in reports:
                 self._told.pop((report.kind, report.model, report.version, report.key), None)
             _add(self._counts.setdefault(key, ShadowCounters()), stats)
+            if self.closing:
+                self.closing(stats)
             self._mirror.forget(arm)
         while sum(len(report.body) for _, report in self._closed) > MAX_CLOSED_BYTES:
             del self._closed[0]

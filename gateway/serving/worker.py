@@ -36,6 +36,8 @@ from gateway.serving.captures import KIND as CAPTURE_KIND
 from gateway.serving.captures import Captures
 from gateway.serving.catalog import Catalog, ServedVersion
 from gateway.serving.commands import Commands, Handler
+from gateway.serving.evidence import COST_KIND, COSTS_EVERY_S, Evidence
+from gateway.serving.evidence import KIND as EVIDENCE_KIND
 from gateway.serving.faults import FaultLog
 from gateway.serving.front import Front
 from gateway.serving.held import Holdings
@@ -109,6 +111,7 @@ class Worker:
         self.listener: Listener | None = None
         self._telemetry: Telemetry | None = None
         self.agent: Agent | None = None
+        self.evidence: Evidence | None = None
 
     async def run(self) -> int:
         options = self._options
@@ -190,6 +193,11 @@ class Worker:
             self.agent.add_source(acceptance.KIND, acceptance.EVERY_S, acceptance.Trials(holdings).source(self.agent))
             self.agent.add_source(signatures.KIND, signatures.EVERY_S, signatures.Signatures(self.catalog).read)
             self.agent.add_source("shadow", SHADOWS_EVERY_S, self.shadows.read)
+            self.evidence = Evidence(self.routing, self.hub.mirror, lambda: self.loader.lanes)
+            self.shadows.closing = self.evidence.closing
+            self.agent.add_source(EVIDENCE_KIND, self.evidence.every_s, self.evidence.read)
+            self.agent.add_source(COST_KIND, COSTS_EVERY_S, self.evidence.read_costs)
+            self.evidence.start()
         if options.telemetry_fd is not None:
             self._telemetry = Telemetry(
                 options.telemetry_fd,
@@ -227,6 +235,8 @@ class Worker:
             sweeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await sweeper
+            if self.evidence:
+                self.evidence.close()
             if self.agent:
                 await self.agent.close()
             if self._telemetry:

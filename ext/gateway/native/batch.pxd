@@ -37,6 +37,7 @@ cdef class Batch:
     cdef readonly list errors           # exceptions for the log
     cdef readonly int64_t cost_us       # processor or wall time of the execution
     cdef bint counts_cpu                # cost_us is thread processor time
+    cdef bint has_marked                # some member's answer is weighed against another version's
     cdef bint has_failed                # some run of it raised, or gave what does not fit
 
     cdef int add(self, Request request, int64_t first, int64_t n_rows) except -1
@@ -46,6 +47,7 @@ cdef class Batch:
     cdef list _gather(self, int low, int high)
     cdef object _gather_strings(self, int index, int low, int high, Py_ssize_t* dims)
     cdef int _watch(self, int low, int high, list inputs, list outputs) except -1
+    cdef int _look(self, int low, int high, list outputs) except -1
     cdef int _check(self, object outputs, int64_t n_rows) except -1
     cdef int _scatter(self, list outputs, int low, int high) except -1
 

@@ -17,6 +17,7 @@ from gateway.native.cursor cimport Span
 from gateway.native.datatype cimport DT_BYTES
 from gateway.native.refusal cimport INTERNAL, N_CODES
 from gateway.native.request cimport Request, TensorRef
+from gateway.native.seen cimport look_at
 from gateway.native.signature cimport MAX_DIMS, Signature, TensorSpec
 
 import numpy as np
@@ -61,6 +62,7 @@ cdef class Batch:
         self.n_members += 1
         self.n_rows += n_rows
         self.nbytes += request.nbytes if n_rows == request.n_rows else request.nbytes * n_rows // request.n_rows
+        self.has_marked = self.has_marked or request.mark != 0
         self.members.append(request)
         self.results.append(None)
         return 0
@@ -90,6 +92,8 @@ cdef class Batch:
             outputs = run(inputs)
             self._check(outputs, n_rows)
             self._scatter(outputs, low, high)
+            if self.has_marked:
+                self._look(low, high, outputs)
             if self.monitor is not None:
                 self._watch(low, high, inputs, outputs)
             return 0
@@ -97,6 +101,7 @@ cdef class Batch:
             self.has_failed = True
             self._record(error)
             for i in range(low, high):
+                (<Request>self.members[i]).seen.is_broken = True
                 self.results[i] = (INTERNAL, f"{self.signature.describe()} gave an answer that does not fit its signature")
             return 0
         except Exception as error:
@@ -119,6 +124,13 @@ cdef class Batch:
         """Whatever goes wrong here is nothing to the members."""
         try:
             self.monitor.observe(self.members, self.slices, low, high, inputs, outputs, monotonic_us())
+        except Exception as error:
+            self._record(error)
+        return 0
+
+    cdef int _look(self, int low, int high, list outputs) except -1:
+        try:
+            look_at(self.signature, self.members, self.slices, low, high, outputs)
         except Exception as error:
             self._record(error)
         return 0

@@ -49,7 +49,7 @@ cdef class DataPlane:
     cdef int _serve_stream(self, Call call, int events, int64_t now_us) except -1
     cdef int _note_id(self, Caller caller, Request request) except -1
     cdef int _note_refused(self, Lane lane, Request request, int code, bint is_rest, int64_t now_us) except -1
-    cdef Target _instead(self, Target drawn)
+    cdef Target _instead(self, Target drawn, int64_t now_us)
     cdef int _start_timer(self, Call call) except -1
     cdef int _serve_other(self, Call call, int events, int64_t now_us) except -1
     cdef Request _infer(self, Body body, Caller caller, bint streamed, bint is_rest, int64_t deadline_us, bytes trace, list parameters,

@@ -144,10 +144,12 @@ cdef class DataPlane:
                 raise self.table.refuse(&self.asked, None)
             drawn = target
             if target.lane is None:
-                target = self._instead(target)
+                target = self._instead(target, now_us)
             lane = target.lane
             request = Request.new(body, lane.signature, caller)
             request.arm = target.arm
+            if target.arm is not None and target.arm.scales is not None:
+                request.mark = target.arm.scales.arrive(target.arm.side, self.asked.has_key, self.asked.key, now_us)
             if drawn is not target:
                 request.answer_parameters = parameters_of_answer(drawn.version)
             elif target.route is not None and target.route.rescue is not None and target.route.rescue.lane is not lane:
@@ -180,10 +182,13 @@ cdef class DataPlane:
             caller.refused_id = <bytes>self.wire.id.ptr[:self.wire.id.len]
         return 0
 
-    cdef Target _instead(self, Target drawn):
+    cdef Target _instead(self, Target drawn, int64_t now_us):
         """Who answers for a version that does not serve, or a Refusal raised; either way its arm has failed."""
         if drawn.arm is not None:
             drawn.arm.stats.requests[<int>UNAVAILABLE] += 1
+            if drawn.arm.scales is not None:
+                drawn.arm.weigh(
+                    drawn.arm.scales.arrive(drawn.arm.side, self.asked.has_key, self.asked.key, now_us), UNAVAILABLE, 0, NULL, now_us)
         if drawn.route is not None and drawn.route.rescues(FALLBACK_ERROR) and drawn.route.fallback.lane is not None:
             return drawn.route.fallback
         raise self.table.refuse(&self.asked, drawn)
@@ -200,6 +205,9 @@ cdef class DataPlane:
                 lane.monitor.note_refused(request.arm if request is not None else None, code, now_us)
         if request is not None and request.arm is not None:
             request.arm.stats.requests[code] += 1
+            if request.mark:
+                request.arm.weigh(request.mark, code, 0, NULL, now_us)
+                request.mark = 0
         if self.sampler.is_due():
             self.sampler.tell_refused(text_of(self.wire.model), text_of(self.wire.version), text_of(self.wire.id), code, is_rest, now_us)
         return 0

@@ -365,6 +365,8 @@ cdef class Lane(Holder):
         self._note_run(batch)
         if batch.cost_us and not batch.has_failed:            # halving runs more than once, a refusal of the model less than all of it
             observe(&self.cost, <double>max(batch.n_rows, 1), <double>batch.cost_us)
+            if batch.n_members == 1 and batch.n_rows:         # of several, each would cost what the others' company makes it
+                self._note_alone(batch)
         for i in range(batch.n_members):
             request = <Request>batch.members[i]
             try:
@@ -389,6 +391,16 @@ cdef class Lane(Holder):
             size = self.batch_sizes[batch.n_rows] = [0, 0]
         size[0] += 1
         size[1] += batch.cost_us
+        return 0
+
+    cdef int _note_alone(self, Batch batch) except -1:
+        cdef Request request = <Request>batch.members[0]
+        cdef int64_t row_ns = batch.cost_us * 1000 // batch.n_rows
+        self.stats.alone_runs += 1
+        self.stats.alone_ns += row_ns
+        self.stats.alone_squares += <double>row_ns * <double>row_ns
+        if request.mark > 0:
+            request.arm.scales.note_cost(request.arm.side, request.mark, row_ns)
         return 0
 
     cdef int _take_result(self, Request request, object result, int64_t n_rows) except -1:
@@ -436,6 +448,9 @@ cdef class Lane(Holder):
                 self._tell_circuit(request, -1, is_running)
             if request.arm is not None:
                 request.arm.stats.cancelled += 1
+                if request.mark:
+                    request.arm.weigh(request.mark, -1, self.now_us - request.arrived_us, NULL, self.now_us)
+                    request.mark = 0
             request._tell_watcher(None, -1)
             return 0
         code = OK if isinstance(result, Body) else <int>result[0]
@@ -446,6 +461,9 @@ cdef class Lane(Holder):
         record(&self.stats.request[request.is_rest], took_us)
         if request.arm is not None:
             request.arm.note(code, took_us, request.is_rest)
+            if request.mark:
+                request.arm.weigh(request.mark, code, took_us, &request.seen, self.now_us)
+                request.mark = 0
         if self.monitor is not None:
             self.monitor.note_request(request.arm, code, took_us, self.now_us)
         if code == OK:
@@ -540,6 +558,11 @@ cdef class Lane(Holder):
         self.run = self.submit = None
         if self.twin is not None:
             self.twin.release()
+
+    @property
+    def costs(self):
+        """Of batches with one request, since start: (runs, execution per row in ns summed over them, its squares)."""
+        return self.stats.alone_runs, self.stats.alone_ns, self.stats.alone_squares
 
     def learn(self, int64_t rows, double us):
         """A measured run of the warm-up."""

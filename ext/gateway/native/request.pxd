@@ -11,6 +11,7 @@ from gateway.native.arm cimport Arm
 from gateway.native.body cimport Body
 from gateway.native.codec cimport Wire
 from gateway.native.cursor cimport Span
+from gateway.native.scales cimport Seen
 from gateway.native.signature cimport MAX_DIMS, Signature
 from gateway.native.timers cimport Timed
 
@@ -71,6 +72,8 @@ cdef class Request(Timed):
     cdef Caller caller                  # None once answered or given up
     cdef Holder holder                  # None until admitted
     cdef Arm arm                        # whose counters it falls on; None: nobody compares
+    cdef int64_t mark                   # of its arm's scales; 0: they have none, or it has ended
+    cdef Seen seen                      # of its answer, when it is marked
     cdef Watcher watcher                # None: nobody listens
     cdef Rescue rescue                  # None: a failure goes to the caller
     cdef void* next                     # the lane's queue: borrowed, the lane holds one reference to each queued request
