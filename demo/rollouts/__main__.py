@@ -26,6 +26,8 @@ BEFORE_S = 4.0
 """Stable alone: what it is compared with later, its latency, is taken from here."""
 PATIENCE_S = 130.0
 ASK_EVERY_S = 0.25
+WIDTH = 120
+"""Where there is no terminal that says its own."""
 CALM_S = 2.0
 """After the last decision, so that the live view is seen to be still."""
 
@@ -37,6 +39,8 @@ def main() -> int:
     parser.add_argument("--stay", action="store_true", help="leave gateway and traffic running, until Ctrl-C")
     given = parser.parse_args()
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDTH)
     try:
         return play(console, given.folder, given.rate, stay=given.stay)
     except Failed as error:

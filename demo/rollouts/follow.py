@@ -39,7 +39,7 @@ class Stream:
 
     @property
     def n(self) -> int:
-        return sum(self.last["answered"].values()) + int(self.last["failed"])
+        return int(sum(self.last["answered"].values()) + self.last["failed"])
 
     def wrong_share(self, version: str) -> float | None:
         """Of its answers, how many were not the truth."""

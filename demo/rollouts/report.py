@@ -53,18 +53,21 @@ def _facts(each: Followed) -> Iterable[str]:
 
 
 def audit(console: Console, host: Host, followed: list[Followed]) -> None:
-    """Every entry of the three releases, oldest first."""
+    """What moved each release, oldest first."""
     for each in followed:
         answer = host.ask("GET", "v1", "audit", query={"model": each.model.name, "limit": 200})
         entries = [one for one in reversed(answer["entries"]) if str(one["action"]).startswith("rollout.")]
-        console.print(Text(each.model.name, style="bold"))
+        held = sum(one["action"] == "rollout.hold" for one in entries)
+        console.print(Text.assemble((each.model.name, "bold"), (f"   and {held} times it was told to wait", "dim")))
         for one in entries:
+            if one["action"] == "rollout.hold":
+                continue
             at = f"{one['at'] - each.began_s:6.1f} s"
             head = Text(f"  {at}  ", style="dim")
             head.append(f"{one['action'].removeprefix('rollout.'):<13}")
             head.append(f" {one['actor']}: ", style="dim")
             reason = str(one["reason"]) or str((one["after"] or {}).get("decision", {}).get("reasons", [""])[0])
-            head.append(textwrap.shorten(reason, 200, placeholder="…"))
+            head.append(textwrap.shorten(reason, 240, placeholder="…"))
             console.print(head)
     verdict = host.ask("GET", "v1", "audit", "verify")
     said = "unbroken" if verdict["ok"] else f"BROKEN: {verdict['fault']}"
@@ -95,7 +98,7 @@ def pictures(host: Host, followed: list[Followed], folder: Path) -> list[Path]:
     """A PNG and an SVG each; none without matplotlib."""
     from gateway.cli.rolloutplot import draw
 
-    written = []
+    written: list[Path] = []
     for each in followed:
         line: dict[str, Any] = host.ask("GET", "v1", "rollouts", each.id, "timeline")
         points = [(one["at"], one) for one in line["points"]]
