@@ -62,8 +62,6 @@ class Watched:
     plan: Plan
     baseline: Baseline
     started_s: float
-    published_s: float = 0.0
-    """When the newest of `stages` was written, by the wall clock: who has not reported by then is not late yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +164,7 @@ def collect(
     by_worker: dict[str, list[Told]] = {}
     for one in sorted((one for ones in told.values() for one in ones), key=lambda one: one.generation):
         by_worker.setdefault(one.incarnation, []).append(one)
-    ages = [_age(record, by_worker.get(record.incarnation, []), watched, now_s) for record in live]
+    ages = [_age(store, record, by_worker.get(record.incarnation, []), watched, now_s) for record in live]
     known = [age for age in ages if age is not None]
     here = {record.incarnation: record for record in live}
     return Collected(
@@ -312,10 +310,12 @@ def _crashes(
     return sum(name in records and records[name].faults.get("") not in LEAVING for name in gone)
 
 
-def _age(record: WorkerRecord, told: Sequence[Told], watched: Watched, now_s: float) -> float | None:
+def _age(store: Store, record: WorkerRecord, told: Sequence[Told], watched: Watched, now_s: float) -> float | None:
     """Since a live worker's last report; None: it has requests to tell of, and never did."""
     if told:
         return max(0.0, now_s - max(one.at_s for one in told))
-    if record.generations.get(watched.model) not in watched.stages:
+    generation = record.generations.get(watched.model)
+    if generation not in watched.stages:
         return 0.0  # it has not heard of this rollout: that is an acknowledgement which is missing, not evidence
-    return max(0.0, now_s - watched.published_s) if watched.published_s else None
+    route = store.routes().get(watched.model)
+    return max(0.0, now_s - route.at) if route and route.generation == generation else None

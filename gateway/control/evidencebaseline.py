@@ -121,6 +121,7 @@ class _Tiles:
 
     def _add(self, counts: TileCounts, columns: Sequence[Mapping[str, Any]]) -> None:
         n_errors = sum(count for code, count in counts.codes.items() if code in FAILURES)
+        n_errors += max(counts.codes.get("INVALID_ARGUMENT", 0) - counts.n_violations, 0)  # refused by a run
         self.n += counts.codes.get("OK", 0) + n_errors
         self.n_errors += n_errors
         self.latency = self.latency + counts.latency

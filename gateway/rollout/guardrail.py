@@ -56,7 +56,9 @@ class _Guardrail(Section):
 
 
 class Errors(_Guardrail):
-    """Requests that the version failed: backend errors, timeouts, broken answers. Callers' faults do not count."""
+    """Requests that the version failed: backend errors, what its run refused, timeouts, broken answers. Callers' faults
+    that show before a run do not count, nor does load that is shed.
+    """
 
     kind: Literal["errors"] = "errors"
     required: bool = True

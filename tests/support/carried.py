@@ -15,9 +15,10 @@ from gateway.control.rolloutlook import Attempt, Looker
 from gateway.control.rollouts import Rollouts
 from gateway.rollout.baseline import Baseline
 from gateway.rollout.decide import begin
+from gateway.rollout.evidence import Evidence
 from gateway.rollout.plan import Plan, parse
 from gateway.rollout.replay import replay
-from gateway.rollout.snapshot import Trial, Worker
+from gateway.rollout.snapshot import Facts, Trial, Worker
 from gateway.routing.route import SHARE_UNIT, shares_of, validate_against
 from gateway.routing.route import parse as parse_route
 from gateway.store import Store, StoreUnavailable, VersionRecord, WorkerRecord
@@ -86,6 +87,7 @@ class Carried:
         self.follows = True
         self.stable_ready = self.candidate_ready = True
         self._generation = 0
+        self._counted_for = ""
         if not store.versions(MODEL):
             for version, digest in DIGESTS.items():
                 store.register_version(VersionRecord(MODEL, version, digest, f"/models/{version}"), "ada")
@@ -158,12 +160,14 @@ class Carried:
         route, record = self.store.routes()[MODEL], self.record_or_none()
         if self.follows:
             units = sum(s.units for s in shares_of(parse_route(route.document).versions) if s.version == CANDIDATE)
-            stages = [] if record is None else [s for s in record.stages if s.generation <= route.generation]
+            stages = [] if record is None else [s for s in record.stages if s.generation == route.generation]
             epoch = stages[-1].epoch if stages else 0
             shadow = stages[-1].shadow_units if stages else 0
             self.world.workers = [Worker(f"w{i}", epoch, units, True, True) for i in range(2)]
             self.world.cursor = replace(self.world.cursor, shadow_units=shadow, units=units)
             self._generation = route.generation
+        if record is not None and record.id != self._counted_for:
+            self._counted_for, self.world.evidence, self.world.facts = record.id, Evidence(), Facts()
         states = {
             version: {"state": "READY" if ready else "LOADING"}
             for version, ready in ((STABLE, self.stable_ready), (CANDIDATE, self.candidate_ready))
@@ -209,7 +213,8 @@ class Carried:
         route = self.store.routes()[MODEL]
         assert validate_against(parse_route(route.document), KNOWN) == []
         units = sum(s.units for s in shares_of(parse_route(route.document).versions) if s.version == CANDIDATE)
-        published = set()
+        published: set[int] = set()
+        good = self.store.last_good(MODEL)
         for record in records:
             decisions = self.store.rollout_decisions(record.id)
             assert [each.seq for each in decisions] == list(range(1, record.seq + 1))
@@ -227,11 +232,10 @@ class Carried:
                 assert replay(parse(record.plan), pairs) == []
             if record.stages and record.stages[-1].generation == route.generation:
                 assert units == record.cursor["units"]
-            if record.stage in ("rolled_back", "refused") and record is records[0] and not busy:
+            if record.stage in ("rolled_back", "refused") and record is records[0] and not busy and good is None:
                 assert units == 0
         own = {each.generation for each in self.store.route_history(MODEL) if each.actor == "gateway"}
         assert own <= published
-        good = self.store.last_good(MODEL)
         promotions = [r for r in records if any(d.event == "promote" for d in self.store.rollout_decisions(r.id))]
         assert (good is not None) == bool(promotions)
         assert units in range(SHARE_UNIT + 1)

@@ -23,4 +23,4 @@ cdef class Arm:
     cdef public int side                # there: 0 stable, 1 candidate
 
     cdef void note(self, int code, int64_t took_us, bint is_rest=*) noexcept
-    cdef void weigh(self, int64_t mark, int code, int64_t took_us, const Seen* seen, int64_t now_us) noexcept
+    cdef void weigh(self, int64_t mark, int code, bint has_run, int64_t took_us, const Seen* seen, int64_t now_us) noexcept

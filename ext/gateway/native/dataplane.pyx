@@ -188,7 +188,8 @@ cdef class DataPlane:
             drawn.arm.stats.requests[<int>UNAVAILABLE] += 1
             if drawn.arm.scales is not None:
                 drawn.arm.weigh(
-                    drawn.arm.scales.arrive(drawn.arm.side, self.asked.has_key, self.asked.key, now_us), UNAVAILABLE, 0, NULL, now_us)
+                    drawn.arm.scales.arrive(drawn.arm.side, self.asked.has_key, self.asked.key, now_us), UNAVAILABLE, False, 0, NULL,
+                    now_us)
         if drawn.route is not None and drawn.route.rescues(FALLBACK_ERROR) and drawn.route.fallback.lane is not None:
             return drawn.route.fallback
         raise self.table.refuse(&self.asked, drawn)
@@ -206,7 +207,7 @@ cdef class DataPlane:
         if request is not None and request.arm is not None:
             request.arm.stats.requests[code] += 1
             if request.mark:
-                request.arm.weigh(request.mark, code, 0, NULL, now_us)
+                request.arm.weigh(request.mark, code, False, 0, NULL, now_us)
                 request.mark = 0
         if self.sampler.is_due():
             self.sampler.tell_refused(text_of(self.wire.model), text_of(self.wire.version), text_of(self.wire.id), code, is_rest, now_us)

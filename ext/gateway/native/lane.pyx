@@ -449,7 +449,7 @@ cdef class Lane(Holder):
             if request.arm is not None:
                 request.arm.stats.cancelled += 1
                 if request.mark:
-                    request.arm.weigh(request.mark, -1, self.now_us - request.arrived_us, NULL, self.now_us)
+                    request.arm.weigh(request.mark, -1, False, self.now_us - request.arrived_us, NULL, self.now_us)
                     request.mark = 0
             request._tell_watcher(None, -1)
             return 0
@@ -462,7 +462,7 @@ cdef class Lane(Holder):
         if request.arm is not None:
             request.arm.note(code, took_us, request.is_rest)
             if request.mark:
-                request.arm.weigh(request.mark, code, took_us, &request.seen, self.now_us)
+                request.arm.weigh(request.mark, code, is_running, took_us, &request.seen, self.now_us)
                 request.mark = 0
         if self.monitor is not None:
             self.monitor.note_request(request.arm, code, took_us, self.now_us)

@@ -23,7 +23,7 @@ cdef enum:
 cdef enum:                    # counters of one side
     WEIGHED_DRAWN = 0         # requests, however they ended
     WEIGHED_JUDGED = 1        # answered, or failed by the version's fault
-    WEIGHED_FAILED = 2        # the version's fault: its errors, deadlines, broken answers
+    WEIGHED_FAILED = 2        # the version's fault: its errors, what its run refused, deadlines, broken answers
     WEIGHED_BROKEN = 3        # of those: NaN or infinity where the input has none, or a wrong shape
     WEIGHED_GIVEN_UP = 4      # of those: without an outcome for MAX_AGE
     WEIGHED_LATENCY = 8       # from admission to the answer, by tile.latency_cell; who failed is in the last
@@ -76,7 +76,7 @@ cdef class Scales:
     cdef readonly uint64_t n_sealed     # spans that are in the total
 
     cdef int64_t arrive(self, int side, bint has_key, uint64_t key, int64_t now_us) except 0      # a mark
-    cdef void settle(self, int side, int64_t mark, int code, int64_t took_us, const Seen* seen, int64_t now_us) noexcept
+    cdef void settle(self, int side, int64_t mark, int code, bint has_run, int64_t took_us, const Seen* seen, int64_t now_us) noexcept
     cdef void note_cost(self, int side, int64_t mark, int64_t row_ns) noexcept
     cdef int seal(self, int64_t now_us) noexcept
 

@@ -93,12 +93,13 @@ cdef class Scales:
             return NULL
         return self.spans[(self.first + <int>(mark - self.first_mark)) % MAX_SPANS].counts + side * <int>N_WEIGHED
 
-    cdef void settle(self, int side, int64_t mark, int code, int64_t took_us, const Seen* seen, int64_t now_us) noexcept:
-        """`code` -1: the caller gave up. `seen` NULL: there is no answer that was looked at."""
+    cdef void settle(self, int side, int64_t mark, int code, bint has_run, int64_t took_us, const Seen* seen, int64_t now_us) noexcept:
+        """`code` -1: the caller gave up. `seen` NULL: there is no answer that was looked at. What a run refuses is a failure even when the
+        code blames the caller: stable is given such requests as well, and a candidate that refuses what stable takes is worse."""
         cdef Live* live = &self.live[side]
         cdef uint32_t* counts = self._counts(side, mark)
         cdef bint is_broken = seen != NULL and seen.is_broken
-        cdef bint has_failed = is_broken and code >= 0 or code > 0 and (blames_version(code) or code == DEADLINE_EXCEEDED)
+        cdef bint has_failed = is_broken and code >= 0 or code > 0 and (has_run or blames_version(code) or code == DEADLINE_EXCEEDED)
         cdef bint is_judged = has_failed or code == OK
         cdef int i
         self.n_open[side] -= 1
