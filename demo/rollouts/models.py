@@ -50,6 +50,8 @@ class Model:
     candidate: Version
     as_text: str = ""
     """An input of numbers that callers send as text."""
+    watched: tuple[str, str] | None = None
+    """A label whose share tells the story, and the word for those who get it."""
 
 
 # --- what is learnt from
@@ -126,6 +128,7 @@ MODELS = (
         breast_cancer,
         Version("logistic regression", _logistic),
         Version("trained anew, on images of the new microscope", _logistic, lens=_shorter),
+        watched=("0", "of the tumours malignant"),
     ),
 )
 

@@ -70,24 +70,24 @@ class Tally:
 
     def __init__(self, truth: list[str]) -> None:
         self._truth = truth
-        self._read: dict[tuple[int, bytes], tuple[str, bool]] = {}
+        self._read: dict[tuple[int, bytes], tuple[str, str]] = {}
 
     def of(self, generator: Any) -> dict[str, Any]:
         answered: dict[str, int] = {}
         wrong: dict[str, int] = {}
+        said: dict[str, dict[str, int]] = {}
         for row, answer, n in generator.answers:
             if (row, answer) not in self._read:
-                self._read[row, answer] = self._look(row, answer)
-            version, is_wrong = self._read[row, answer]
+                response = pb.ModelInferResponse.FromString(answer[5:])
+                self._read[row, answer] = response.model_version, _said(response)
+            version, label = self._read[row, answer]
             answered[version] = answered.get(version, 0) + n
-            wrong[version] = wrong.get(version, 0) + n * is_wrong
+            wrong[version] = wrong.get(version, 0) + n * (label != self._truth[row])
+            labels = said.setdefault(version, {})
+            labels[label] = labels.get(label, 0) + n
         counts = generator.counts()
         failed = sum(n for code, n in counts["statuses"].items() if code) + sum(counts["losses"].values())
-        return {"answered": answered, "wrong": wrong, "failed": failed}
-
-    def _look(self, row: int, answer: bytes) -> tuple[str, bool]:
-        response = pb.ModelInferResponse.FromString(answer[5:])
-        return response.model_version, _said(response) != self._truth[row]
+        return {"answered": answered, "wrong": wrong, "said": said, "failed": failed}
 
 
 def _said(response: Any) -> str:
