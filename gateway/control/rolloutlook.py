@@ -112,9 +112,8 @@ class Looker:
                 trial = _when_known(trial, plan, baseline, cursor, now)
         collected = Collected(age_s=0.0)
         if is_judged(cursor.stage) or cursor.stage in (Stage.ROLLING_BACK, Stage.NEEDS_OPERATOR):
-            published_s = record.stages[-1].at if record.stages else record.created_at
             watched = Watched(
-                record.model, record.stable, record.candidate, stretches, plan, baseline, record.created_at, published_s
+                record.model, record.stable, record.candidate, stretches, plan, baseline, record.created_at
             )
             collected = self._collected(store, live, watched, record, now)
             capacity = self.capacity(store, watched, collected)

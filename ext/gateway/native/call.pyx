@@ -172,6 +172,7 @@ cdef class Call(Caller):
         """The stream is gone: reset by the caller, ended normally, or the connection is lost."""
         cdef StreamSlot slot
         cdef bint was_answered = self.state == CALL_ANSWERED
+        cdef int64_t now_us = self.carrier.now_us if self.carrier is not None else 0
         if self.state == CALL_CLOSED:
             return 0
         self.state = CALL_CLOSED
@@ -182,14 +183,14 @@ cdef class Call(Caller):
         self.messages = self.out_more = None
         if self.request is not None:
             request, self.request = self.request, None
-            request.cancel()
+            request.cancel(now_us)
         if self.slots is not None:
             slots, self.slots = self.slots, None
             for slot in slots:
                 slot.call = None
                 if slot.request is not None:
                     request, slot.request = slot.request, None
-                    request.cancel()
+                    request.cancel(now_us)
         if self.handler is not None and not was_answered:
             self.raise_event(EVENT_CLOSED)
         self.carrier = None

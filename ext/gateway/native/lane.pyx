@@ -525,9 +525,10 @@ cdef class Lane(Holder):
             return 0
         return self._settle(request, (DEADLINE_EXCEEDED, f"the deadline passed while {self.signature.describe()} was running"))
 
-    cdef int on_cancelled(self, Request request) except -1:
+    cdef int on_cancelled(self, Request request, int64_t now_us) except -1:
         if request.state == REQUEST_DONE:
             return 0
+        self.now_us = max(self.now_us, now_us)
         self.stats.cancelled += 1
         return self._settle(request, None)
 

@@ -59,7 +59,7 @@ cdef class Stamp:             # what a version's answers carry beside their outp
 cdef class Holder:            # who holds the request while it waits: its lane
     cdef public Stamp stamp             # None: its answers carry nothing of their own
     cdef int on_expired(self, Request request, int64_t now_us) except -1
-    cdef int on_cancelled(self, Request request) except -1
+    cdef int on_cancelled(self, Request request, int64_t now_us) except -1      # now_us 0: not known
 
 
 cdef class Watcher:           # hears how a request ended, after its caller did
@@ -119,7 +119,7 @@ cdef class Request(Timed):
     # leaving
     cdef int settle(self, Body answer) except -1
     cdef int fail(self, int code, str text) except -1
-    cdef int cancel(self) except -1     # the caller is gone: nobody is answered
+    cdef int cancel(self, int64_t now_us=*) except -1        # the caller is gone: nobody is answered
 
     cdef int _tell_watcher(self, Body answer, int code) except -1
     cdef int _bind_input(self, Wire* wire, int index, int position, Span* raw) except -1

@@ -45,7 +45,7 @@ cdef class Holder:
     cdef int on_expired(self, Request request, int64_t now_us) except -1:
         raise AssertionError("abstract")
 
-    cdef int on_cancelled(self, Request request) except -1:
+    cdef int on_cancelled(self, Request request, int64_t now_us) except -1:
         raise AssertionError("abstract")
 
 
@@ -328,10 +328,10 @@ cdef class Request(Timed):
             self._tell_watcher(None, code)
         return 0
 
-    cdef int cancel(self) except -1:
+    cdef int cancel(self, int64_t now_us=0) except -1:
         self.caller = self.rescue = None
         if self.holder is not None and self.state != REQUEST_DONE:
-            self.holder.on_cancelled(self)
+            self.holder.on_cancelled(self, now_us)
         return 0
 
     cdef int _tell_watcher(self, Body answer, int code) except -1:

@@ -19,7 +19,8 @@ cnp.import_array()
 cdef enum:
     MAX_EACH = 8              # values of a row that are columns of their own; of more the largest and its place
     MAX_RANKED = 4096         # values of a row among which the largest is looked for
-    HASHED_BYTES = 4096       # of a tensor: whose heads are equal are taken for equal requests, which accuses nobody
+    WHOLE_BYTES = 512         # of a tensor that is hashed whole; of a larger one
+    SAMPLED_WORDS = 64        # are: requests that differ elsewhere are taken for equal, which accuses nobody
     NOGIL_MIN_BYTES = 65536
     BLOCK = 64
     N_CLASSES = 512           # cells of places and of words
@@ -86,10 +87,19 @@ cdef bint is_odd_input(Request request) noexcept nogil:
     return False
 
 
-cdef uint64_t hash_head(uint64_t h, const uint8_t* data, size_t n) noexcept nogil:
+cdef uint64_t hash_sample(uint64_t h, const uint8_t* data, size_t n) noexcept nogil:
+    """All of a small tensor; of a large one words that lie evenly over it."""
     cdef Span span
-    span.ptr, span.len = data, min(n, <size_t>HASHED_BYTES)
-    return mix(h ^ hash_text(span))
+    cdef uint64_t word
+    cdef size_t i, step
+    if n <= WHOLE_BYTES:
+        span.ptr, span.len = data, n
+        return mix(h ^ hash_text(span))
+    step = (n - 8) // (SAMPLED_WORDS - 1)
+    for i in range(SAMPLED_WORDS):
+        memcpy(&word, data + i * step, 8)
+        h = mix(h ^ word)
+    return h
 
 
 cdef int cell_of(const Output* output, int64_t at) except -1:
@@ -155,8 +165,9 @@ cdef int look(Request request, const Output* outputs, int n_outputs, int64_t row
         return 0
     seen.given = seen.said = <uint64_t>n_rows
     for index in range(request.n_tensors):
-        seen.given = hash_head(seen.given, request.tensors[index].data, request.tensors[index].nbytes)
-    at = row + <int64_t>(mix(<uint64_t>request.arrived_us) % <uint64_t>n_rows)      # one row: the others of a request go the same way
+        seen.given = hash_sample(seen.given, request.tensors[index].data, request.tensors[index].nbytes)
+    # One row, for the others of a request go the same way; which one has nothing to do with the arm.
+    at = row + <int64_t>(mix(<uint64_t>request.arrived_us ^ seen.given) % <uint64_t>n_rows)
     for index in range(n_outputs):
         output = &outputs[index]
         first = at * output.row_elements
@@ -165,7 +176,7 @@ cdef int look(Request request, const Output* outputs, int n_outputs, int64_t row
                 seen.said = mix(seen.said ^ word_hash(<object>output.texts[row * output.row_elements]))
         else:
             n_bytes = n_rows * output.row_elements * datatype_size(output.datatype)
-            seen.said = hash_head(
+            seen.said = hash_sample(
                 seen.said, output.data + row * output.row_elements * datatype_size(output.datatype), n_bytes)
         if output.is_each:
             for k in range(output.row_elements):
