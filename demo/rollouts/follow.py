@@ -18,11 +18,12 @@ OVER = ("promoted", "rolled_back", "refused", "superseded", "needs_operator")
 
 
 class Stream:
-    """`python -m demo.rollouts.stream` for one model; `last` is what it said last."""
+    """`python -m demo.rollouts.stream` for one model; `last` is what it said last. Nothing is sent before `begin`."""
 
     def __init__(self, model: str, rows: Path, port: int, rate: float) -> None:
         words = [sys.executable, "-m", "demo.rollouts.stream", model, str(rows), str(port), str(rate)]
-        self._process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.is_ready = False
         self.last: dict[str, Any] = {"answered": {}, "wrong": {}, "said": {}, "failed": 0}
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -30,8 +31,15 @@ class Stream:
     def _read(self) -> None:
         assert self._process.stdout
         for line in self._process.stdout:
+            self.is_ready = True
             with contextlib.suppress(ValueError):
                 self.last = json.loads(line)
+
+    def begin(self) -> None:
+        assert self._process.stdin
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write("go\n")
+            self._process.stdin.close()
 
     @property
     def is_alive(self) -> bool:
@@ -58,8 +66,9 @@ class Stream:
             self._process.kill()
             self._process.wait()
         self._reader.join(2.0)
-        if self._process.stdout:
-            self._process.stdout.close()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe:
+                pipe.close()
 
 
 @dataclass(slots=True)

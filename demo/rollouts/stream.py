@@ -1,7 +1,8 @@
 """Sends one model's rows at a steady rate, and says twice a second who answered, how often wrongly, and what failed.
 
 A process of its own, on the native generator: arrivals follow a clock, not the answers, so a slow gateway gets no fewer
-requests. Every row's true label is known here, and to nobody else.
+requests. Every row's true label is known here, and to nobody else. It says `ready`, and begins when it is sent a line:
+a process that starts takes a processor for a second, and what it is about to measure must not suffer from that.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ def main() -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
+    print("ready", flush=True)
+    sys.stdin.readline()
     with connected("127.0.0.1", given.port, CONNECTIONS) as sockets:
         authority = f"127.0.0.1:{given.port}".encode()
         generator = Generator(sockets, messages, headers(authority), STREAMS, plan_us(shape), True)
