@@ -6,6 +6,7 @@ import argparse
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,10 +23,12 @@ from demo.rollouts.screen import Screen
 PLAN = Path(__file__).with_name("plan.yaml")
 RATE = 800.0
 """Requests a second for each model."""
-BEFORE_S = 4.0
+BEFORE_S = 5.0
 """Stable alone: what it is compared with later, its latency, is taken from here."""
 PATIENCE_S = 130.0
 ASK_EVERY_S = 0.25
+WIDTH = 120
+"""Where there is no terminal that says its own."""
 CALM_S = 2.0
 """After the last decision, so that the live view is seen to be still."""
 
@@ -37,6 +40,8 @@ def main() -> int:
     parser.add_argument("--stay", action="store_true", help="leave gateway and traffic running, until Ctrl-C")
     given = parser.parse_args()
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDTH)
     try:
         return play(console, given.folder, given.rate, stay=given.stay)
     except Failed as error:
@@ -85,12 +90,20 @@ def play(console: Console, folder: Path, rate: float, *, stay: bool) -> int:
 
 def _warm(followed: list[Followed]) -> None:
     """Until each stable version has answered for a while."""
+    _until(followed, lambda: all(each.stream.is_ready for each in followed))
+    for each in followed:
+        each.stream.begin()
     until_s = time.monotonic() + BEFORE_S
-    while time.monotonic() < until_s or not all(each.stream.n for each in followed):
+    _until(followed, lambda: time.monotonic() > until_s and all(each.stream.n for each in followed))
+
+
+def _until(followed: list[Followed], probe: Callable[[], bool]) -> None:
+    until_s = time.monotonic() + 30.0
+    while not probe():
         dead = [each.model.name for each in followed if not each.stream.is_alive]
-        if dead or time.monotonic() > until_s + 20.0:
+        if dead or time.monotonic() > until_s:
             raise Failed(f"no answers to the traffic of {', '.join(dead) or 'some model'}")
-        time.sleep(0.1)
+        time.sleep(0.05)
 
 
 def _release(console: Console, host: Host, followed: list[Followed], folder: Path, repository: Path) -> None:

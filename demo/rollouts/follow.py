@@ -18,20 +18,28 @@ OVER = ("promoted", "rolled_back", "refused", "superseded", "needs_operator")
 
 
 class Stream:
-    """`python -m demo.rollouts.stream` for one model; `last` is what it said last."""
+    """`python -m demo.rollouts.stream` for one model; `last` is what it said last. Nothing is sent before `begin`."""
 
     def __init__(self, model: str, rows: Path, port: int, rate: float) -> None:
         words = [sys.executable, "-m", "demo.rollouts.stream", model, str(rows), str(port), str(rate)]
-        self._process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-        self.last: dict[str, Any] = {"answered": {}, "wrong": {}, "failed": 0}
+        self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.is_ready = False
+        self.last: dict[str, Any] = {"answered": {}, "wrong": {}, "said": {}, "failed": 0}
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
         assert self._process.stdout
         for line in self._process.stdout:
+            self.is_ready = True
             with contextlib.suppress(ValueError):
                 self.last = json.loads(line)
+
+    def begin(self) -> None:
+        assert self._process.stdin
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write("go\n")
+            self._process.stdin.close()
 
     @property
     def is_alive(self) -> bool:
@@ -39,12 +47,16 @@ class Stream:
 
     @property
     def n(self) -> int:
-        return sum(self.last["answered"].values()) + int(self.last["failed"])
+        return int(sum(self.last["answered"].values()) + self.last["failed"])
 
-    def wrong_share(self, version: str) -> float | None:
+    def share_wrong(self, version: str) -> float:
         """Of its answers, how many were not the truth."""
-        n = self.last["answered"].get(version, 0)
-        return self.last["wrong"].get(version, 0) / n if n else None
+        return float(self.last["wrong"].get(version, 0) / max(self.last["answered"].get(version, 0), 1))
+
+    def share_said(self, version: str, label: str) -> float:
+        """Of its answers, how many were this label."""
+        found = self.last["said"].get(version, {})
+        return float(found.get(label, 0) / max(sum(found.values()), 1))
 
     def close(self) -> None:
         self._process.terminate()
@@ -54,6 +66,9 @@ class Stream:
             self._process.kill()
             self._process.wait()
         self._reader.join(2.0)
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe:
+                pipe.close()
 
 
 @dataclass(slots=True)
@@ -84,6 +99,12 @@ class Followed:
     @property
     def is_over(self) -> bool:
         return self.stage in OVER
+
+    @property
+    def ended(self) -> dict[str, Any] | None:
+        """The decision that said what becomes of it; None while there is none."""
+        found = [each for each in self.decisions if each["event"] in ("promote", "roll_back", "refuse")]
+        return found[-1] if found else None
 
     @property
     def status(self) -> dict[str, Any]:

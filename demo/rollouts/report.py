@@ -30,41 +30,44 @@ def outcome(console: Console, each: Followed) -> None:
 
 
 def _seconds(each: Followed) -> float:
-    moved = [one["at"] for one in each.decisions if one["event"] in ("promote", "roll_back", "refuse")]
-    return float(moved[-1]) - each.began_s if moved else 0.0
+    return float(each.ended["at"]) - each.began_s if each.ended else 0.0
 
 
 def _facts(each: Followed) -> Iterable[str]:
     stable, release = each.counted("answered")
     _, failed = each.counted("failed")
-    moved = [one for one in each.decisions if one["event"] in ("promote", "roll_back", "refuse")]
-    if moved:
-        yield f"why: {moved[-1]['headline']}"
-    was, is_ = each.stream.wrong_share("1"), each.stream.wrong_share("2")
+    stream = each.stream
+    if each.ended:
+        yield f"why: {each.ended['headline']}"
     if each.stage == "promoted":
-        yield f"{failed:,} requests failed on the way; it answered {release:,} before it had them all"
-    else:
-        yield (
-            f"it had {release:,} of {stable + release:,} requests before it was gone; {failed:,} of them failed."
-            " Shipped to everybody it would have had them all"
-        )
-    if was is not None and is_ is not None:
-        yield f"what we know, not the gateway: stable is wrong in {was:.1%} of its answers, this one in {is_:.1%}"
+        yield f"callers harmed: {failed:,}. It answered {release:,} requests before it was given all of them."
+    elif each.is_over:
+        whole = stable + release
+        yield f"callers harmed: {failed:,} of {whole:,} met a failure; it answered {release:,} before it was gone."
+    if each.model.watched:
+        label, word = each.model.watched
+        was, is_ = stream.share_said("1", label), stream.share_said("2", label)
+        yield f"it called {is_:.0%} {word}; stable calls {was:.0%} so, for the same requests."
+    was, is_ = stream.share_wrong("1"), stream.share_wrong("2")
+    yield f"the truth, which the gateway never saw: stable is wrong in {was:.1%} of its answers, this one in {is_:.1%}."
 
 
 def audit(console: Console, host: Host, followed: list[Followed]) -> None:
-    """Every entry of the three releases, oldest first."""
+    """What moved each release, oldest first."""
     for each in followed:
         answer = host.ask("GET", "v1", "audit", query={"model": each.model.name, "limit": 200})
         entries = [one for one in reversed(answer["entries"]) if str(one["action"]).startswith("rollout.")]
-        console.print(Text(each.model.name, style="bold"))
+        held = sum(one["action"] == "rollout.hold" for one in entries)
+        console.print(Text.assemble((each.model.name, "bold"), (f"   and {held} times it was told to wait", "dim")))
         for one in entries:
+            if one["action"] == "rollout.hold":
+                continue
             at = f"{one['at'] - each.began_s:6.1f} s"
             head = Text(f"  {at}  ", style="dim")
             head.append(f"{one['action'].removeprefix('rollout.'):<13}")
             head.append(f" {one['actor']}: ", style="dim")
             reason = str(one["reason"]) or str((one["after"] or {}).get("decision", {}).get("reasons", [""])[0])
-            head.append(textwrap.shorten(reason, 200, placeholder="…"))
+            head.append(textwrap.shorten(reason, max(console.width, WIDE) - 40, placeholder="…"))
             console.print(head)
     verdict = host.ask("GET", "v1", "audit", "verify")
     said = "unbroken" if verdict["ok"] else f"BROKEN: {verdict['fault']}"
@@ -86,16 +89,17 @@ def replays(host: Host, followed: list[Followed]) -> str:
 def explained(console: Console, host: Host, each: Followed) -> None:
     """The decision that ended it, with all its numbers."""
     answer = host.ask("GET", "v1", "rollouts", each.id, "explain")
-    ended = [one for one in answer["decisions"] if one["event"] in ("promote", "roll_back", "refuse")]
-    for line in str(ended[-1]["text"]).splitlines() if ended else ():
-        console.print(Text(f"  {line}"), soft_wrap=False)
+    for one in answer["decisions"]:
+        if each.ended and one["seq"] == each.ended["seq"]:
+            for line in str(one["text"]).splitlines():
+                console.print(Text(f"  {line}"))
 
 
 def pictures(host: Host, followed: list[Followed], folder: Path) -> list[Path]:
     """A PNG and an SVG each; none without matplotlib."""
     from gateway.cli.rolloutplot import draw
 
-    written = []
+    written: list[Path] = []
     for each in followed:
         line: dict[str, Any] = host.ask("GET", "v1", "rollouts", each.id, "timeline")
         points = [(one["at"], one) for one in line["points"]]

@@ -123,9 +123,8 @@ class Screen:
     def _line(self, each: Followed) -> Text:
         status = each.status
         said = str(status.get("headline") or "") or _STAGES.get(each.stage, each.stage)
-        if each.is_over and each.decisions:
-            moved = [one for one in each.decisions if one["event"] in ("promote", "roll_back", "refuse")]
-            said = str(moved[-1]["headline"]) if moved else said
+        if each.is_over and each.ended:
+            said = str(each.ended["headline"])
         return Text(
             said, style=_EVENTS.get({"promoted": "promote", "rolled_back": "roll_back"}.get(each.stage, ""), "")
         )

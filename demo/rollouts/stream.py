@@ -1,7 +1,8 @@
 """Sends one model's rows at a steady rate, and says twice a second who answered, how often wrongly, and what failed.
 
 A process of its own, on the native generator: arrivals follow a clock, not the answers, so a slow gateway gets no fewer
-requests. Every row's true label is known here, and to nobody else.
+requests. Every row's true label is known here, and to nobody else. It says `ready`, and begins when it is sent a line:
+a process that starts takes a processor for a second, and what it is about to measure must not suffer from that.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ def main() -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
+    print("ready", flush=True)
+    sys.stdin.readline()
     with connected("127.0.0.1", given.port, CONNECTIONS) as sockets:
         authority = f"127.0.0.1:{given.port}".encode()
         generator = Generator(sockets, messages, headers(authority), STREAMS, plan_us(shape), True)
@@ -70,24 +73,24 @@ class Tally:
 
     def __init__(self, truth: list[str]) -> None:
         self._truth = truth
-        self._read: dict[tuple[int, bytes], tuple[str, bool]] = {}
+        self._read: dict[tuple[int, bytes], tuple[str, str]] = {}
 
     def of(self, generator: Any) -> dict[str, Any]:
         answered: dict[str, int] = {}
         wrong: dict[str, int] = {}
+        said: dict[str, dict[str, int]] = {}
         for row, answer, n in generator.answers:
             if (row, answer) not in self._read:
-                self._read[row, answer] = self._look(row, answer)
-            version, is_wrong = self._read[row, answer]
+                response = pb.ModelInferResponse.FromString(answer[5:])
+                self._read[row, answer] = response.model_version, _said(response)
+            version, label = self._read[row, answer]
             answered[version] = answered.get(version, 0) + n
-            wrong[version] = wrong.get(version, 0) + n * is_wrong
+            wrong[version] = wrong.get(version, 0) + n * (label != self._truth[row])
+            labels = said.setdefault(version, {})
+            labels[label] = labels.get(label, 0) + n
         counts = generator.counts()
         failed = sum(n for code, n in counts["statuses"].items() if code) + sum(counts["losses"].values())
-        return {"answered": answered, "wrong": wrong, "failed": failed}
-
-    def _look(self, row: int, answer: bytes) -> tuple[str, bool]:
-        response = pb.ModelInferResponse.FromString(answer[5:])
-        return response.model_version, _said(response) != self._truth[row]
+        return {"answered": answered, "wrong": wrong, "said": said, "failed": failed}
 
 
 def _said(response: Any) -> str:

@@ -5,6 +5,7 @@ better is promoted, who is worse is taken back, each for what is wrong with it, 
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tritonclient.grpc as triton
 
 from demo.rollouts import models as story
 from demo.rollouts.follow import Stream
@@ -31,6 +33,7 @@ PLAN = {
     "steps": [{"weight": 20, "min_time": "1s", "min_requests": 50}, {"weight": 50, "min_time": "1s"}],
     "bake": {"time": "1s", "control": 20, "min_requests": 50},
 }
+BOUGHT = {"kind": "metric", "centre": 0.5, "tolerated": 0.05, "required": False}
 OVER = ("promoted", "rolled_back", "refused", "superseded", "needs_operator")
 
 
@@ -46,18 +49,60 @@ class Release:
     """By the clients: answered and wrong by version, failed."""
 
 
+class Buyers:
+    """Ask `shop` for offers, one after the other, and report by the answer's token whether they bought."""
+
+    def __init__(self, served: GatewayProcess, chance: dict[str, float]) -> None:
+        self._served, self._chance = served, chance
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.n = 0
+        self.fault = ""
+
+    def __enter__(self) -> Buyers:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        assert not self.fault
+
+    def _run(self) -> None:
+        rng = np.random.default_rng(11)
+        control = self._served.control()
+        x = triton.InferInput("x", [1, 4], "FP32")
+        with triton.InferenceServerClient(self._served.grpc_url) as client:
+            while not self._stop.is_set():
+                reports = []
+                for _ in range(40):
+                    x.set_data_from_numpy(rng.random((1, 4), np.float32))
+                    answer = client.infer("shop", [x]).get_response()
+                    token = answer.parameters["gateway_request"].string_param
+                    bought = int(rng.random() < self._chance[answer.model_version])
+                    reports.append({"request": token, "values": {"bought": bought}})
+                status, said = control.ask("POST", "/v1/feedback", {"reports": reports})
+                if status != 200:
+                    self.fault = str(said)
+                self.n += len(reports)
+
+
 def _rows(path: Path, values: np.ndarray[Any, Any]) -> None:
     np.savez(path, **{"input:x": values, "truth": np.full(len(values), "finite")})
 
 
 def _release_of_made_up_models(root: Path, rows: Path) -> None:
-    """`slow` becomes ten times as slow; `root` gives NaN to negative numbers, which are a fiftieth."""
+    """`slow` becomes ten times as slow; `root` gives NaN to negative numbers, which are a fiftieth; in `shop` nothing
+    but what buyers do tells the versions apart.
+    """
     rng = np.random.default_rng(5)
     positive = rng.uniform(0.1, 1.0, (100, 4)).astype(np.float32)
     for version, turns in ((1, 30), (2, 300)):
         store(root, "slow", version, busy(turns))
     _rows(rows / "slow.npz", positive)
     store(root, "root", 1, identity())
+    for version in (1, 2):
+        store(root, "shop", version, identity(), "feedback: true\n")
     square = build([node("Sqrt", ["x"], ["root"]), node("Mul", ["root", "root"], ["y"])], [tensor("x")], [tensor("y")])
     golden.save(store(root, "root", 2, square) / "golden.npz", {"x": positive[:8]}, {"y": positive[:8]})
     mixed = positive.copy()
@@ -98,19 +143,25 @@ def releases(stage: Path, served: GatewayProcess) -> dict[str, Release]:
             Release("screening"),
             Release("slow", {"acceptance": {"latency": 100}}),
             Release("root"),
+            Release("shop", {"guardrails": {"bought": BOUGHT}}),
         )
     }
     control = served.control()
     with ExitStack() as stack:
-        streams = {model: _stream(stack, stage, served, model, RATE) for model in found}
+        streams = {model: _stream(stack, stage, served, model, RATE) for model in found if model != "shop"}
+        eventually(lambda: all(stream.is_ready for stream in streams.values()), "the clients are there", PATIENCE_S)
+        for stream in streams.values():
+            stream.begin()
+        buyers = stack.enter_context(Buyers(served, {"1": 0.5, "2": 0.2}))
         eventually(lambda: all(stream.n > 3 * RATE for stream in streams.values()), "stable is known", PATIENCE_S)
+        eventually(lambda: buyers.n > 150, "buyers are known", PATIENCE_S)
         for each in found.values():
             each.rollout = _start(control, each)
         for each in found.values():
             each.rollout = _over(control, each.rollout["id"])
     for each in found.values():
         each.decisions = control.get(f"/v1/rollouts/{each.rollout['id']}/decisions?limit=1000")["decisions"]
-        each.seen = streams[each.model].last
+        each.seen = streams[each.model].last if each.model in streams else {}
         each.rollout = control.get(f"/v1/rollouts/{each.rollout['id']}")
         print(
             f"{each.model}: {each.rollout['stage']}, {each.rollout['harmed_requests']} requests harmed of"
@@ -167,6 +218,7 @@ def test_a_better_release_is_promoted_step_by_step_without_a_failed_request(rele
         ("screening", "guardrail", "outputs: "),
         ("slow", "guardrail", "latency: "),
         ("root", None, "broken"),
+        ("shop", "guardrail", "bought: "),
     ],
 )
 def test_a_worse_release_is_taken_back_for_what_is_wrong_with_it(
@@ -191,11 +243,12 @@ def test_callers_get_stable_alone_again_and_the_files_are_blocked(
     releases: dict[str, Release], served: GatewayProcess
 ) -> None:
     control = served.control()
-    for model in ("wine_lab", "screening", "slow", "root"):
+    bad = {"wine_lab", "screening", "slow", "root", "shop"}
+    for model in bad:
         route = control.get(f"/v1/routes/{model}")["route"]
         assert {str(version): share for version, share in _shares(route).items() if share} == {"1": 100.0}
     blocked = {each["model"] for each in control.get("/v1/blocked")["blocked"]}
-    assert blocked == {"wine_lab", "screening", "slow", "root"}
+    assert blocked == bad
     status, answer = control.ask("POST", "/v1/rollouts", {"plan": {"model": "wine_lab", **PLAN}})
     assert status == 409, answer
     assert "taken back" in answer["error"]
@@ -230,6 +283,7 @@ def test_a_rollback_under_full_load_fails_no_request(
     shutil.copytree(stage / "models" / "screening" / "1", stage / "repository" / "screening" / "3")
     with ExitStack() as stack:
         stream = _stream(stack, stage, served, "screening", 0.0)
+        stream.begin()
         eventually(lambda: stream.n, "requests are answered", PATIENCE_S)
         plan = {"candidate": 3, "steps": [{"weight": 50, "max_time": "1h"}]}
         rollout = _start(control, Release("screening", plan))["id"]
@@ -243,14 +297,12 @@ def test_a_rollback_under_full_load_fails_no_request(
     assert stream.last["answered"].keys() == {"1", "3"}
 
 
-def test_the_picture_of_each_is_drawn(releases: dict[str, Release], served: GatewayProcess, tmp_path: Path) -> None:
+def test_a_picture_is_drawn(releases: dict[str, Release], served: GatewayProcess, tmp_path: Path) -> None:
     from gateway.cli.rolloutplot import draw
 
-    control = served.control()
-    for each in releases.values():
-        line = control.get(f"/v1/rollouts/{each.rollout['id']}/timeline")
-        draw(each.model, [(p["at"], p) for p in line["points"]], line["decisions"], tmp_path / f"{each.model}.svg")
-        assert "<svg" in (tmp_path / f"{each.model}.svg").read_text()[:2000]
+    line = served.control().get(f"/v1/rollouts/{releases['postcodes'].rollout['id']}/timeline")
+    draw("postcodes", [(p["at"], p) for p in line["points"]], line["decisions"], tmp_path / "postcodes.svg")
+    assert "<svg" in (tmp_path / "postcodes.svg").read_text()[:2000]
 
 
 @pytest.fixture(scope="module", autouse=True)
