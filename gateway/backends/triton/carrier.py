@@ -98,6 +98,9 @@ class Carrier:
 
     async def _run(self, batch: Batch, low: int, high: int, headers: Headers) -> bool:
         """Whether it went as it usually goes."""
+        if batch.n_rows == 0 and self._form.signature.batched:  # servers refuse it, and there is nothing to ask
+            batch.accept(low, high, self._form.nothing())
+            return False
         try:
             request = self._form.forward(batch) if self._forwards else self._form.request(batch, low, high)
             deadline_us = batch.deadline_us

@@ -33,7 +33,7 @@ TITLE = 'model "m" version 1'
         (Code.NOT_FOUND, "Request for unknown model: 'm' has no available versions", SERVER, "does not serve it now"),
         (Code.UNAVAILABLE, "Exceeds maximum queue size", SERVER, "maximum queue size"),
         (Code.UNAVAILABLE, "Request timeout expired", LATE, "the deadline passed"),
-        (Code.UNAVAILABLE, "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1", NETWORK, "the connection to Triton at h:1 failed"),
+        (Code.UNAVAILABLE, "failed to connect to all addresses", NETWORK, "the connection to Triton at h:1 failed"),
         (Code.UNAVAILABLE, "Socket closed", NETWORK, "failed before the answer came"),
         (Code.INTERNAL, "Received RST_STREAM with error code 2", NETWORK, "connection"),
         (Code.UNAVAILABLE, "", NETWORK, "connection"),
