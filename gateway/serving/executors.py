@@ -78,3 +78,9 @@ class Executors:
 def connect(lane: Lane, runs: Runs) -> None:
     """A lane whose batches are elsewhere says when somebody leaves one."""
     lane.on_left = getattr(runs, "left", None)
+
+
+def remote_of(runs: Runs) -> Remote | None:
+    """The servers that it takes batches to; None: it has none."""
+    remote: Remote | None = getattr(runs, "remote", None)
+    return remote

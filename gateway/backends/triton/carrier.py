@@ -45,7 +45,7 @@ class Carrier:
         forwards: bool = False,
         owns: bool = True,
     ) -> None:
-        self._remote, self._form, self._loop, self._completed = remote, form, loop, completed
+        self.remote, self._form, self._loop, self._completed = remote, form, loop, completed
         self._tap, self._forwards, self._owns = tap, forwards, owns
         self._out: dict[asyncio.Task[None], Batch] = {}
         self._is_looking = False
@@ -68,7 +68,7 @@ class Carrier:
         for task in self._out:
             task.cancel()
         if self._owns:
-            self._closing = self._loop.create_task(self._remote.close())
+            self._closing = self._loop.create_task(self.remote.close())
 
     def _look(self) -> None:
         self._is_looking = False
@@ -79,7 +79,7 @@ class Carrier:
     def _back(self, task: asyncio.Task[None]) -> None:
         batch = self._out.pop(task)
         if not task.cancelled() and (error := task.exception()):
-            batch.refuse(0, batch.n_members, Code.INTERNAL, f"the gateway failed on {self._remote.title}", error)
+            batch.refuse(0, batch.n_members, Code.INTERNAL, f"the gateway failed on {self.remote.title}", error)
         # Of one that was cancelled all members are gone: what they hear is nothing.
         self._completed(batch)
 
@@ -104,14 +104,14 @@ class Carrier:
         try:
             request = self._form.forward(batch) if self._forwards else self._form.request(batch, low, high)
             deadline_us = batch.deadline_us
-            answer = await self._remote.infer(request, batch.n_rows, deadline_us / 1e6, headers)
+            answer = await self.remote.infer(request, batch.n_rows, deadline_us / 1e6, headers)
             del request
             outputs = self._form.answer(answer)
         except Refusal as refusal:
             batch.refuse(low, high, refusal.code, refusal.text)
         except AnswerMismatch as error:
-            self._remote.doubt()
-            text = f"{self._remote.title} gave an answer that does not fit its signature"
+            self.remote.doubt()
+            text = f"{self.remote.title} gave an answer that does not fit its signature"
             batch.refuse(low, high, Code.INTERNAL, text, error)
         except Failure as failure:
             of_one = failure.blame in (Blame.CALLER, Blame.MODEL) and failure.code != Code.DEADLINE_EXCEEDED
@@ -124,7 +124,7 @@ class Carrier:
             batch.refuse(low, high, failure.code, failure.text, failure if is_news else None)
         else:
             if not batch.accept(low, high, outputs):
-                self._remote.doubt()
+                self.remote.doubt()
             elif self._tap is not None and self._tap.capture is not None:
                 self._tap.note(batch.gather(low, high), outputs)
             return True
