@@ -52,6 +52,7 @@ cdef class Lane(Holder):
     cdef object run                     # list[ndarray] -> list[ndarray]
     cdef object submit                  # batch -> None: to an executor
     cdef object report                  # exception -> None: to the log
+    cdef public object relay            # takes requests of streams as they come (gateway.serving.relay); None: they are batched like others
     cdef Timers timers
     cdef list pending                   # shared
     cdef bint is_pending
