@@ -44,6 +44,7 @@ class Lane(Holder):
     circuit: Circuit | None
     monitor: Monitor | None
     relay: Any
+    on_left: Callable[[], object] | None
 
     def __init__(
         self,

@@ -52,7 +52,8 @@ cdef class Lane(Holder):
     cdef object run                     # list[ndarray] -> list[ndarray]
     cdef object submit                  # batch -> None: to an executor
     cdef object report                  # exception -> None: to the log
-    cdef public object relay            # takes requests of streams as they come (gateway.serving.relay); None: they are batched like others
+    cdef public object relay            # the streams of a version elsewhere that take its requests; None: they are batched
+    cdef public object on_left          # () -> None: somebody has left a batch that is running; None: nobody asks
     cdef Timers timers
     cdef list pending                   # shared
     cdef bint is_pending

@@ -506,12 +506,16 @@ cdef class Lane(Holder):
             return self._refuse_late(request, now_us, 0)
         if self._goes_on(request, now_us):
             return 0
+        if self.on_left is not None:
+            self.on_left()
         return self._settle(request, (DEADLINE_EXCEEDED, f"the deadline passed while {self.signature.describe()} was running"))
 
     cdef int on_cancelled(self, Request request) except -1:
         if request.state == REQUEST_DONE:
             return 0
         self.stats.cancelled += 1
+        if self.on_left is not None and request.state == REQUEST_RUNNING:
+            self.on_left()
         return self._settle(request, None)
 
     # --- requests that others answer, in as many messages as they like ---------------------------------------------------------
@@ -561,8 +565,7 @@ cdef class Lane(Holder):
         """After close and idle: let go of the model."""
         self.timers.cancel(self.alarm)
         self.alarm.lane = None
-        self.run = self.submit = None
-        self.relay = None
+        self.run = self.submit = self.on_left = self.relay = None
         if self.twin is not None:
             self.twin.release()
 
