@@ -12,8 +12,10 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from gateway.backends.base import Array
+from gateway.backends.triton import steps
 from gateway.backends.triton.blame import Blame, Failure
 from gateway.backends.triton.remote import Headers, Remote
+from gateway.backends.triton.streams import Streams
 from gateway.errors import Code
 from gateway.native.batch import Batch
 from gateway.native.refusal import Refusal
@@ -44,7 +46,10 @@ class Carrier:
         *,
         forwards: bool = False,
         owns: bool = True,
+        streams: Streams | None = None,
     ) -> None:
+        self.streams = streams
+        """For a lane whose streams are passed on as they come; None: their requests are batched like others."""
         self._remote, self._form, self._loop, self._completed = remote, form, loop, completed
         self._tap, self._forwards, self._owns = tap, forwards, owns
         self._out: dict[asyncio.Task[None], Batch] = {}
@@ -99,9 +104,14 @@ class Carrier:
     async def _run(self, batch: Batch, low: int, high: int, headers: Headers) -> bool:
         """Whether it went as it usually goes."""
         try:
+            if self._remote.is_decoupled:
+                raise Refusal(
+                    Code.UNIMPLEMENTED, f"{self._remote.title} answers on ModelStreamInfer only: it is decoupled"
+                )
             request = self._form.forward(batch) if self._forwards else self._form.request(batch, low, high)
             deadline_us = batch.deadline_us
-            answer = await self._remote.infer(request, batch.n_rows, deadline_us / 1e6, headers)
+            step = steps.of_message(request) if self._remote.has_sequences else None
+            answer = await self._remote.infer(request, batch.n_rows, deadline_us / 1e6, headers, step)
             del request
             outputs = self._form.answer(answer)
         except Refusal as refusal:
