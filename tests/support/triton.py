@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from demo.triton.repository import TritonModel, store
 from demo.triton.server import TritonServer
 
-__all__ = ["MODELS", "TritonServer", "models"]
+__all__ = ["MODELS", "TritonServer", "models", "serve_remotely"]
 
 DOUBLE = """\
 class TritonPythonModel:
@@ -98,3 +101,12 @@ def models(repository: Path, *names: str) -> Path:
     for name in names:
         store(repository, MODELS[name])
     return repository
+
+
+def serve_remotely(root: Path, name: str, endpoints: list[str], *, remote: str = "", **settings: Any) -> Path:
+    """A model of the gateway's own repository that those servers run, by the name `remote` there."""
+    folder = root / name
+    (folder / "1").mkdir(parents=True, exist_ok=True)
+    triton = {"endpoints": endpoints, "model": remote or name, "version": "1"}
+    (folder / "model.yaml").write_text(yaml.safe_dump({"backend": "triton", "triton": triton, **settings}))
+    return folder

@@ -5,8 +5,8 @@
 
 Back-pressure goes both ways: a caller who does not read stops the reading of its streams, and with too many requests
 open it is not read from (n_relayed). Errors are in-band, as Triton has them, and the stream lives on. A request that
-nobody has begun to answer when its server dies goes to another one; of one that was begun, or is part of a sequence, the
-caller is told. Affinity: owning loop.
+nobody has begun to answer when its server dies goes to another one; of one that was begun, or is part of a sequence,
+the caller is told. Affinity: owning loop.
 """
 
 from __future__ import annotations
