@@ -103,6 +103,9 @@ class Carrier:
 
     async def _run(self, batch: Batch, low: int, high: int, headers: Headers) -> bool:
         """Whether it went as it usually goes."""
+        if batch.n_rows == 0 and self._form.signature.batched:  # servers refuse it, and there is nothing to ask
+            batch.accept(low, high, self._form.nothing())
+            return False
         try:
             if self._remote.is_decoupled:
                 raise Refusal(

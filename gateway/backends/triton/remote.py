@@ -160,16 +160,29 @@ class Remote:
             timeout_s, is_ours = max(left_s, LEAST_LEFT_S), False
         try:
             if member.checked != member.link.generation and (fault := await self._check(member)):
-                text = f"{self.title}: Triton at {endpoint.address}: {fault}"
-                failure = Failure(Blame.SERVER, Code.UNAVAILABLE, text, "", Outcome.FAILED)
+                failure = self._changed(endpoint, fault)
             else:
                 answer: bytes = await member.link.infer(request, timeout=timeout_s, metadata=headers)
                 return answer
         except grpc.aio.AioRpcError as error:
             failure = self._failure(error, endpoint, is_ours=is_ours)
-        if failure.blame in (Blame.CALLER, Blame.SERVER):
-            self._doubt(member)
+        if failure.blame in (Blame.CALLER, Blame.SERVER) and self._doubt(member):
+            failure = await self._second_thought(member, failure)
         raise AttemptFailed(failure.outcome, failure)
+
+    async def _second_thought(self, member: Member, failure: Failure) -> Failure:
+        """An input is refused through the caller's fault only where the model is still what it was."""
+        if failure.code != Code.INVALID_ARGUMENT:
+            return failure
+        try:
+            fault = await self._check(member)
+        except grpc.aio.AioRpcError:
+            return failure
+        return self._changed(member.endpoint, fault) if fault else failure
+
+    def _changed(self, endpoint: Endpoint, fault: str) -> Failure:
+        text = f"{self.title}: Triton at {endpoint.address}: {fault}"
+        return Failure(Blame.SERVER, Code.UNAVAILABLE, text, "", Outcome.FAILED)
 
     def _failure(self, error: grpc.aio.AioRpcError, endpoint: Endpoint, *, is_ours: bool) -> Failure:
         code: int = error.code().value[0]
@@ -182,10 +195,13 @@ class Remote:
         for member in self._members.values():
             self._doubt(member)
 
-    def _doubt(self, member: Member) -> None:
+    def _doubt(self, member: Member) -> bool:
+        """False: it was in doubt a moment ago."""
         now_s = time.monotonic()
-        if now_s - member.doubted_s >= DOUBT_EVERY_S:
-            member.doubted_s, member.checked = now_s, -1
+        if now_s - member.doubted_s < DOUBT_EVERY_S:
+            return False
+        member.doubted_s, member.checked = now_s, -1
+        return True
 
     async def _check(self, member: Member) -> str:
         """What differs there, "" when nothing does; one question at a time, whoever wants to know. RpcError."""
