@@ -9,9 +9,9 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +145,18 @@ class World:
         return total
 
     # --- the servers
+
+    @contextmanager
+    def until_out(self, url: str) -> Iterator[None]:
+        """Leaves when the gateway has taken that endpoint out since it was entered."""
+        said = "Triton server is not asked as before"
+        before = len(self.events(said))
+
+        def is_out() -> bool:
+            return any(event["endpoint"] == url for event in self.events(said)[before:])
+
+        yield
+        self.eventually(is_out, f"{url} is no longer asked")
 
     def until_asked(self, server: TritonServer, model: str = "double") -> None:
         """Until the gateway sends to it again; somebody has to send to the gateway."""

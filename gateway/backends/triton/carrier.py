@@ -19,7 +19,7 @@ from gateway.backends.triton.streams import Streams
 from gateway.errors import Code
 from gateway.native.batch import Batch
 from gateway.native.refusal import Refusal
-from gateway.native.remote import AnswerMismatch, Form
+from gateway.native.remote import Form
 
 
 class Tap(Protocol):
@@ -114,15 +114,10 @@ class Carrier:
             request = self._form.forward(batch) if self._forwards else self._form.request(batch, low, high)
             deadline_us = batch.deadline_us
             step = steps.of_message(request) if self._remote.has_sequences else None
-            answer = await self._remote.infer(request, batch.n_rows, deadline_us / 1e6, headers, step)
-            del request
-            outputs = self._form.answer(answer)
+            read = self._form.answer
+            outputs = await self._remote.infer(request, read, batch.n_rows, deadline_us / 1e6, headers, step)
         except Refusal as refusal:
             batch.refuse(low, high, refusal.code, refusal.text)
-        except AnswerMismatch as error:
-            self._remote.doubt()
-            text = f"{self._remote.title} gave an answer that does not fit its signature"
-            batch.refuse(low, high, Code.INTERNAL, text, error)
         except Failure as failure:
             of_one = failure.blame in (Blame.CALLER, Blame.MODEL) and failure.code != Code.DEADLINE_EXCEEDED
             if of_one and high - low > 1:
@@ -130,7 +125,7 @@ class Carrier:
                 await self._run(batch, low, middle, headers)
                 await self._run(batch, middle, high, headers)
                 return False
-            is_news = failure.blame is Blame.MODEL  # what befalls servers and connections is told once, by the fleet
+            is_news = failure.code == Code.INTERNAL  # what befalls servers and connections is told once, by the fleet
             batch.refuse(low, high, failure.code, failure.text, failure if is_news else None)
         else:
             if not batch.accept(low, high, outputs):

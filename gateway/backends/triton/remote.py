@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from gateway.backends.base import Array
 from gateway.backends.triton import blame
 from gateway.backends.triton.blame import Blame, Failure
 from gateway.backends.triton.courier import AttemptFailed, Courier, NobodyLeft, TooLate
@@ -29,6 +30,7 @@ from gateway.backends.triton.sequences import SequenceLost, Sequences
 from gateway.backends.triton.steps import Step
 from gateway.config.triton import Triton, split_address
 from gateway.errors import Code, LoadError
+from gateway.native.remote import AnswerMismatch
 from gateway.observability import logs
 
 PROBE_TIMEOUT_S = 1.0
@@ -81,7 +83,7 @@ class Remote:
         self._is_closed = False
         clock = time.monotonic
         self.fleet = Fleet(addresses, now_s=clock(), listener=self._moved)
-        self.courier: Courier[bytes] = Courier(self.fleet, clock, hedges=settings.hedge)
+        self.courier: Courier[list[Array]] = Courier(self.fleet, clock, hedges=settings.hedge)
         self._prober = Prober(self.fleet, self._ask, clock, PROBE_TIMEOUT_S)
         self._resolver: Resolver | None = None
         if settings.dns:
@@ -102,13 +104,19 @@ class Remote:
         return self._described.has_sequences
 
     async def infer(
-        self, request: bytes, rows: int, deadline_s: float, headers: Headers = (), step: Step | None = None
-    ) -> bytes:
-        """The answer. `deadline_s` is monotonic, 0: none. `step`: of a sequence, which has its server. Failure: of the
-        last attempt.
+        self,
+        request: bytes,
+        read: Callable[[bytes], list[Array]],
+        rows: int,
+        deadline_s: float,
+        headers: Headers = (),
+        step: Step | None = None,
+    ) -> list[Array]:
+        """The answer as `read` has it, whose AnswerMismatch is the server's fault. `deadline_s` is monotonic, 0: none.
+        `step`: of a sequence, which has its server. Failure: of the last attempt.
         """
         await self.ready()
-        send = partial(self._send, request, (*self._headers, *headers))
+        send = partial(self._send, request, read, (*self._headers, *headers))
         try:
             only = self.endpoint_of(step) if step else None
             _, answer = await self.courier.carry(send, rows, deadline_s or None, only)
@@ -152,7 +160,14 @@ class Remote:
     def failure(self, error: grpc.aio.AioRpcError, endpoint: Endpoint) -> Failure:
         return self._failure(error, endpoint, is_ours=False)
 
-    async def _send(self, request: bytes, headers: Headers, endpoint: Endpoint, left_s: float | None) -> bytes:
+    async def _send(
+        self,
+        request: bytes,
+        read: Callable[[bytes], list[Array]],
+        headers: Headers,
+        endpoint: Endpoint,
+        left_s: float | None,
+    ) -> list[Array]:
         """One attempt."""
         member = self._member(endpoint)
         timeout_s, is_ours = self.settings.attempt_s, True
@@ -162,8 +177,14 @@ class Remote:
             if member.checked != member.link.generation and (fault := await self._check(member)):
                 failure = self._changed(endpoint, fault)
             else:
-                answer: bytes = await member.link.infer(request, timeout=timeout_s, metadata=headers)
-                return answer
+                return read(await member.link.infer(request, timeout=timeout_s, metadata=headers))
+        except AnswerMismatch as error:
+            self._doubt(member)
+            text = f"{self.title} gave an answer that does not fit its signature"
+            failure = Failure(
+                Blame.SERVER, Code.INTERNAL, text, f"Triton at {endpoint.address}: {error}", Outcome.FAILED
+            )
+            raise AttemptFailed(failure.outcome, failure) from None
         except grpc.aio.AioRpcError as error:
             failure = self._failure(error, endpoint, is_ours=is_ours)
         if failure.blame in (Blame.CALLER, Blame.SERVER) and self._doubt(member):
