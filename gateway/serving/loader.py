@@ -31,7 +31,7 @@ from gateway.registry.repository import ModelFolder, find
 from gateway.serving import override
 from gateway.serving.captures import Captures, Tap
 from gateway.serving.catalog import Catalog, ServedVersion, State
-from gateway.serving.executors import Executors, connect, remote_of
+from gateway.serving.executors import Executors, connect, relay_for, remote_of
 from gateway.serving.faults import FaultLog
 from gateway.serving.held import Held, Holdings, Source, fingerprint
 from gateway.serving.modelconfig import to_triton
@@ -81,6 +81,7 @@ class Loader:
         self._holdings: Holdings = {} if holdings is None else holdings
         self._retiring: dict[Held, asyncio.Task[None]] = {}
         self._executors = Executors(hub.completed)
+        hub.relays = partial(relay_for, hub)
         self._retries = Retries(self.load_version)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._is_started = asyncio.Event()

@@ -52,6 +52,7 @@ cdef class Lane(Holder):
     cdef object run                     # list[ndarray] -> list[ndarray]
     cdef object submit                  # batch -> None: to an executor
     cdef object report                  # exception -> None: to the log
+    cdef public object relay            # the streams of a version elsewhere that take its requests; None: they are batched
     cdef public object on_left          # () -> None: somebody has left a batch that is running; None: nobody asks
     cdef Timers timers
     cdef list pending                   # shared

@@ -116,5 +116,10 @@ def nobody(title: str, why: str) -> Failure:
     return Failure(Blame.SERVER, Code.UNAVAILABLE, text, "", Outcome.FAILED)
 
 
+def gone(title: str, why: str) -> Failure:
+    """A sequence cannot be gone on with."""
+    return Failure(Blame.SERVER, Code.ABORTED, f"{title}: {why}", "", Outcome.CANCELLED)
+
+
 def _is_broken(low: str) -> bool:
     return not low or any(words in low for words in _BROKEN)

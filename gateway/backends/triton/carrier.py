@@ -12,12 +12,14 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from gateway.backends.base import Array
+from gateway.backends.triton import steps
 from gateway.backends.triton.blame import Blame, Failure
 from gateway.backends.triton.remote import Headers, Remote
+from gateway.backends.triton.streams import Streams
 from gateway.errors import Code
 from gateway.native.batch import Batch
 from gateway.native.refusal import Refusal
-from gateway.native.remote import AnswerMismatch, Form
+from gateway.native.remote import Form
 
 
 class Tap(Protocol):
@@ -44,7 +46,10 @@ class Carrier:
         *,
         forwards: bool = False,
         owns: bool = True,
+        streams: Streams | None = None,
     ) -> None:
+        self.streams = streams
+        """For a lane whose streams are passed on as they come; None: their requests are batched like others."""
         self.remote, self._form, self._loop, self._completed = remote, form, loop, completed
         self._tap, self._forwards, self._owns = tap, forwards, owns
         self._out: dict[asyncio.Task[None], Batch] = {}
@@ -102,17 +107,17 @@ class Carrier:
             batch.accept(low, high, self._form.nothing())
             return False
         try:
+            if self.remote.is_decoupled:
+                raise Refusal(
+                    Code.UNIMPLEMENTED, f"{self.remote.title} answers on ModelStreamInfer only: it is decoupled"
+                )
             request = self._form.forward(batch) if self._forwards else self._form.request(batch, low, high)
             deadline_us = batch.deadline_us
-            answer = await self.remote.infer(request, batch.n_rows, deadline_us / 1e6, headers)
-            del request
-            outputs = self._form.answer(answer)
+            step = steps.of_message(request) if self.remote.has_sequences else None
+            read = self._form.answer
+            outputs = await self.remote.infer(request, read, batch.n_rows, deadline_us / 1e6, headers, step)
         except Refusal as refusal:
             batch.refuse(low, high, refusal.code, refusal.text)
-        except AnswerMismatch as error:
-            self.remote.doubt()
-            text = f"{self.remote.title} gave an answer that does not fit its signature"
-            batch.refuse(low, high, Code.INTERNAL, text, error)
         except Failure as failure:
             of_one = failure.blame in (Blame.CALLER, Blame.MODEL) and failure.code != Code.DEADLINE_EXCEEDED
             if of_one and high - low > 1:
@@ -120,7 +125,7 @@ class Carrier:
                 await self._run(batch, low, middle, headers)
                 await self._run(batch, middle, high, headers)
                 return False
-            is_news = failure.blame is Blame.MODEL  # what befalls servers and connections is told once, by the fleet
+            is_news = failure.code == Code.INTERNAL  # what befalls servers and connections is told once, by the fleet
             batch.refuse(low, high, failure.code, failure.text, failure if is_news else None)
         else:
             if not batch.accept(low, high, outputs):
