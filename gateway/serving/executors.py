@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Protocol
 from gateway.backends.base import Backend
 from gateway.batching.dispatch import Executor
 from gateway.native.batch import Batch
+from gateway.native.call import Call
+from gateway.native.connection import Hub
 from gateway.native.lane import Lane
 from gateway.serving.captures import Tap
 
 if TYPE_CHECKING:
+    from gateway.backends.triton.relay import Relay
     from gateway.backends.triton.remote import Remote
 
 NICENESS = 19
@@ -46,12 +49,15 @@ class Executors:
             )
         from gateway.backends.triton.backend import TritonBackend
         from gateway.backends.triton.carrier import Carrier
+        from gateway.backends.triton.streams import Streams
 
         assert isinstance(backend, TritonBackend)
         remote, form = self._remote(backend, on_state), backend.form
         forwards = backend.forwards
+        own_way = remote.is_decoupled or remote.has_sequences
+        streams = Streams(remote, backend.native.model, backend.native.version) if own_way else None
         return (
-            Carrier(remote, form, self._loop, self._completed, tap, forwards=forwards),
+            Carrier(remote, form, self._loop, self._completed, tap, forwards=forwards, streams=streams),
             Carrier(remote, form, self._loop, self._completed, forwards=forwards, owns=False),
         )
 
@@ -76,5 +82,19 @@ class Executors:
 
 
 def connect(lane: Lane, runs: Runs) -> None:
-    """A lane whose batches are elsewhere says when somebody leaves one."""
+    """A lane whose batches are elsewhere says when somebody leaves one, and may pass streams on as they come."""
     lane.on_left = getattr(runs, "left", None)
+    lane.relay = getattr(runs, "streams", None)
+
+
+def relay_for(hub: Hub, call: Call) -> Relay:
+    """Of a call with requests for such a lane: hub.relays."""
+    from gateway.backends.triton.relay import Relay
+
+    return Relay(call, hub.wake, lambda: hub.is_draining)
+
+
+def remote_of(runs: Runs) -> Remote | None:
+    """The servers that it takes batches to; None: it has none."""
+    remote: Remote | None = getattr(runs, "remote", None)
+    return remote

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakValueDictionary
 
 from gateway.backends.base import Backend, Signature
@@ -32,7 +32,7 @@ from gateway.registry.repository import ModelFolder, find
 from gateway.serving import override
 from gateway.serving.captures import Captures, Tap
 from gateway.serving.catalog import Catalog, ServedVersion, State
-from gateway.serving.executors import Executors, connect
+from gateway.serving.executors import Executors, connect, relay_for, remote_of
 from gateway.serving.faults import FaultLog
 from gateway.serving.feedback import Feedback
 from gateway.serving.held import Held, Holdings, Source, fingerprint
@@ -42,6 +42,9 @@ from gateway.serving.retries import Retries
 from gateway.serving.routing import Routing
 from gateway.serving.shadows import twin
 from gateway.serving.wording import listed, quoted
+
+if TYPE_CHECKING:
+    from gateway.backends.triton.remote import Remote
 
 RETIRE_POLL_S = 0.005
 UNLOADED = "unloaded"
@@ -82,6 +85,7 @@ class Loader:
         self._holdings: Holdings = {} if holdings is None else holdings
         self._retiring: dict[Held, asyncio.Task[None]] = {}
         self._executors = Executors(hub.completed)
+        hub.relays = partial(relay_for, hub)
         self._retries = Retries(self.load_version)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._is_started = asyncio.Event()
@@ -356,6 +360,8 @@ class Loader:
         faults = FaultLog(loop, model=entry.model, version=entry.version)
         signature = _native(entry, backend.signature)
         shadow_lane = twin(self._hub, signature, backend, policy, faults.add, background)
+        # What other machines run leaves the cores of this one to shadows.
+        occupancy = None if backend.runs_elsewhere else self._hub.occupancy
         lane = Lane(
             signature,
             run,
@@ -365,7 +371,7 @@ class Loader:
             self._hub.pending,
             **policy.as_arguments(),
             sampler=self._hub.sampler,
-            occupancy=self._hub.occupancy,
+            occupancy=occupancy,
             twin=shadow_lane,
             buffers=backend.buffers(),
         )
@@ -446,6 +452,12 @@ class Loader:
     def lanes(self) -> dict[tuple[str, str], Lane]:
         """By model and version, what is in service."""
         return {(entry.model, entry.version): held.lane for entry, held in self._holdings.items()}
+
+    @property
+    def remotes(self) -> dict[tuple[str, str], Remote]:
+        """By model and version, the servers of what runs elsewhere."""
+        found = {(entry.model, entry.version): remote_of(held.executor) for entry, held in self._holdings.items()}
+        return {key: remote for key, remote in found.items() if remote}
 
     def is_idle(self) -> bool:
         """Nothing queued, nothing running, also in lanes that are on their way out."""

@@ -13,7 +13,7 @@ from gateway.errors import GatewayError
 from gateway.serving.catalog import ServedVersion, State
 
 FIRST_S = 0.5
-MOST_S = 10.0
+MOST_S = 5.0
 
 
 class Retries:

@@ -3,6 +3,7 @@ cimport cython
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint64_t
 
+from gateway.native.arm cimport Arm
 from gateway.native.batch cimport (
     RELEASE_DEADLINE, RELEASE_DELAY, RELEASE_FULL, RELEASE_IDLE, RELEASE_WAIT, Batch, Release, encode_rows)
 from gateway.native.body cimport Body
@@ -540,6 +541,29 @@ cdef class Lane(Holder):
             self.on_left()
         return self._settle(request, None)
 
+    # --- requests that others answer, in as many messages as they like ---------------------------------------------------------
+
+    def relay_began(self):
+        """Beside the queue: the relay keeps it."""
+        self.n_open += 1
+
+    def relay_ended(self, Arm arm, int code, int64_t took_us):
+        """As `code` says; -1: its caller left."""
+        self.n_open -= 1
+        if code < 0:
+            self.stats.cancelled += 1
+            if arm is not None:
+                arm.stats.cancelled += 1
+            return
+        self.stats.requests[code] += 1
+        record(&self.stats.request[0], took_us)
+        if code == OK:
+            self.stats.success_us += took_us
+        else:
+            self.stats.failure_us += took_us
+        if arm is not None:
+            arm.note(code, took_us, False)
+
     # --- control ---------------------------------------------------------------------------------------------------------------
 
     @property
@@ -564,7 +588,7 @@ cdef class Lane(Holder):
         """After close and idle: let go of the model."""
         self.timers.cancel(self.alarm)
         self.alarm.lane = None
-        self.run = self.submit = self.buffers = self.on_left = None
+        self.run = self.submit = self.buffers = self.on_left = self.relay = None
         if self.twin is not None:
             self.twin.release()
 

@@ -41,6 +41,10 @@ cdef str text_of(Span span):
     return span.ptr[:min(span.len, <size_t>200)].decode("utf-8", "replace") if span.len else ""
 
 
+cdef object _dtype(int typenum):
+    return <object>cnp.PyArray_DescrFromType(typenum)
+
+
 cdef struct Rows:             # bytes of one member's slice of one input
     const uint8_t* data
     size_t nbytes
@@ -253,6 +257,17 @@ cdef class Form:
             return outputs
         finally:
             free_wire(&wire)
+
+    def nothing(self):
+        """The outputs of no rows; a free dimension has size 0."""
+        cdef const TensorSpec* spec
+        cdef int index, axis
+        outputs = []
+        for index in range(self.signature.n_outputs):
+            spec = &self.signature.outputs[index]
+            shape = tuple([0 if axis == 0 else max(spec.dims[axis], 0) for axis in range(spec.n_dims)])
+            outputs.append(np.empty(shape, np.dtype(object) if spec.datatype == DT_BYTES else _dtype(spec.typenum)))
+        return outputs
 
     cdef int _match(self, Wire* wire, list outputs, bytes data) except -1:
         cdef Signature signature = self.signature

@@ -123,7 +123,7 @@ class TritonBackend(Backend):
         self.settings, self.addresses, self.names, self.described = settings, addresses, names, described
         self.signature: Signature = described.signature
         self.platform, self.kind = described.platform, described.backend
-        self.forwards = config.batching.by == "remote"
+        self.forwards = config.batching.by == "remote" or described.has_sequences
         wish = config.batching.max_batch_size
         self.wish = wish if not self.forwards else "auto"
         self.max_batch_size = 0 if self.forwards else wish if isinstance(wish, int) else described.max_batch_size
@@ -145,7 +145,7 @@ class TritonBackend(Backend):
         return min(IN_FLIGHT_PER_INSTANCE * self.described.instances, MAX_AUTO_IN_FLIGHT)
 
     def warm_up(self) -> None:
-        if self.described.is_decoupled or not self.settings.warm_up:
+        if self.described.is_decoupled or self.described.has_sequences or not self.settings.warm_up:
             return
         rows = 1 if self.signature.batched else None
         samples, _, refusal = find_samples(self.run, self.signature.inputs, rows)

@@ -50,6 +50,10 @@ _OVER = ("request timeout expired",)
 """Triton's words for a deadline that ran out in its queue."""
 
 
+_DEAD = "is not healthy"
+"""Triton's words, under INTERNAL, for a model whose process has died; there it fails on everything from now on."""
+
+
 @dataclass(eq=False)  # not frozen: an exception is given its traceback
 class Failure(Exception):
     """An attempt that gave no answer. `text` is the caller's, `detail` the log's."""
@@ -72,6 +76,9 @@ def of_status(code: int, detail: str, title: str, address: str, *, is_ours: bool
     if code in (Code.INVALID_ARGUMENT, Code.OUT_OF_RANGE):
         text = f"{title} refused the input: {detail}"
         return Failure(Blame.CALLER, Code.INVALID_ARGUMENT, text, f"{where}: {detail}", Outcome.REFUSED)
+    if code == Code.INTERNAL and _DEAD in low:
+        text = f"{title}: the model's process at {where} has died"
+        return Failure(Blame.SERVER, Code.UNAVAILABLE, text, detail, Outcome.FAILED)
     if code in (Code.INTERNAL, Code.UNKNOWN, Code.DATA_LOSS, Code.ABORTED) and not _is_broken(low):
         text = f"{title} failed on this request"
         return Failure(Blame.MODEL, Code.INTERNAL, text, f"{where}: {detail}", Outcome.REFUSED)
@@ -107,6 +114,11 @@ def nobody(title: str, why: str) -> Failure:
     """There is no server to ask."""
     text = f"{title}: none of its Triton servers can be asked: {why}"
     return Failure(Blame.SERVER, Code.UNAVAILABLE, text, "", Outcome.FAILED)
+
+
+def gone(title: str, why: str) -> Failure:
+    """A sequence cannot be gone on with."""
+    return Failure(Blame.SERVER, Code.ABORTED, f"{title}: {why}", "", Outcome.CANCELLED)
 
 
 def _is_broken(low: str) -> bool:

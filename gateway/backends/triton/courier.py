@@ -55,6 +55,7 @@ class _Errand(Generic[A]):
     send: Send[A]
     rows: int
     deadline_s: float | None
+    only: Endpoint | None
     tried: list[Endpoint] = field(default_factory=list)
     running: set[asyncio.Task[A]] = field(default_factory=set)
 
@@ -75,10 +76,14 @@ class Courier(Generic[A]):
             if attempt.endpoint is endpoint:
                 task.cancel()
 
-    async def carry(self, send: Send[A], rows: int, deadline_s: float | None = None) -> tuple[Endpoint, A]:
-        """Who answered, and what. `deadline_s` by the clock. NobodyLeft, TooLate, or the cause of the last failure."""
-        errand = _Errand(send, rows, deadline_s)
-        beside_s = self._beside_s(self._clock(), deadline_s)
+    async def carry(
+        self, send: Send[A], rows: int, deadline_s: float | None = None, only: Endpoint | None = None
+    ) -> tuple[Endpoint, A]:
+        """Who answered, and what. `deadline_s` by the clock; `only`: there and nowhere else, and once. NobodyLeft,
+        TooLate, or the cause of the last failure.
+        """
+        errand = _Errand(send, rows, deadline_s, only)
+        beside_s = None if only else self._beside_s(self._clock(), deadline_s)
         if not self._begin(errand):
             raise NobodyLeft(self._fleet.why_none())
         try:
@@ -122,7 +127,7 @@ class Courier(Generic[A]):
 
     def _begin(self, errand: _Errand[A]) -> bool:
         """The first. False: nobody may be asked."""
-        endpoint = self._fleet.pick(errand.rows, self._clock())
+        endpoint = errand.only or self._fleet.pick(errand.rows, self._clock())
         if endpoint:
             self._ask(errand, endpoint)
         return endpoint is not None
@@ -130,7 +135,7 @@ class Courier(Generic[A]):
     def _begin_again(self, errand: _Errand[A], failure: AttemptFailed | None = None) -> bool:
         """One more, if somebody is left to ask and the budget allows it. `failure`: how the one before ended."""
         now_s = self._clock()
-        if len(errand.tried) >= MOST_ATTEMPTS:
+        if errand.only or len(errand.tried) >= MOST_ATTEMPTS:
             return False
         endpoint = self._fleet.pick(errand.rows, now_s, errand.tried)
         if endpoint is None and failure and failure.outcome is Outcome.LOST and len(errand.tried) == 1:

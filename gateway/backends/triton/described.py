@@ -10,10 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from google.protobuf.unknown_fields import UnknownFieldSet  # type: ignore[import-not-found]
+
 from gateway.backends.base import DATATYPES, MAX_RANK, Signature, TensorSpec
 from gateway.errors import LoadError
 
 DECOUPLED = "a decoupled model: it answers on ModelStreamInfer only"
+
+_SEQUENCE_BATCHING = 13
+"""Its field of Triton's ModelConfig, of which proto/ holds only what can be set here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,8 @@ class Described:
     versions: tuple[str, ...]
     instances: int = 1
     is_decoupled: bool = False
+    has_sequences: bool = False
+    """It keeps state from one request of a sequence to the next."""
 
     def difference(self, other: Described) -> str:
         """What of `other` would make answers wrong where `self` was expected; "" when nothing would."""
@@ -42,6 +49,8 @@ class Described:
             faults.append(f"max_batch_size is {other.max_batch_size}, and was {self.max_batch_size}")
         if self.is_decoupled != other.is_decoupled:
             faults.append(DECOUPLED if other.is_decoupled else "no decoupled model any more")
+        if self.has_sequences != other.has_sequences:
+            faults.append("it keeps state for sequences" if other.has_sequences else "it keeps no sequences any more")
         return "; ".join(faults)
 
 
@@ -71,6 +80,7 @@ def describe(metadata: Any, config: Any | None, wish: int | str, where: str) -> 
         tuple(metadata.versions),
         max(1, sum(max(1, group.count) for group in config.instance_group)) if config is not None else 1,
         config is not None and config.model_transaction_policy.decoupled,
+        config is not None and any(field.field_number == _SEQUENCE_BATCHING for field in UnknownFieldSet(config)),
     )
 
 

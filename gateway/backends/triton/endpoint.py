@@ -23,6 +23,8 @@ class Outcome(enum.Enum):
     OK = "ok"
     REFUSED = "refused"
     """It answered, and blames the request: the endpoint is well, and another would say the same."""
+    STREAMED = "streamed"
+    """It answered in a stream, in the model's own time: which says nothing of how quick it is."""
     FAILED = "failed"
     """It answered that it cannot: the model raised, is not there, its queue is full."""
     LOST = "lost"

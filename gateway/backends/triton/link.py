@@ -78,6 +78,7 @@ class Link:
         self.address = address
         self.generation = 0
         self.infer = method(self._channel, "ModelInfer")
+        self.stream: Any = self._channel.stream_stream(SERVICE + "ModelStreamInfer")
         self._ready, self._metadata, self._config = (
             method(self._channel, name) for name in ("ModelReady", "ModelMetadata", "ModelConfig")
         )

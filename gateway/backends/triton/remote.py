@@ -11,10 +11,12 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import grpc
 import grpc.aio
 
+from gateway.backends.base import Array
 from gateway.backends.triton import blame
 from gateway.backends.triton.blame import Blame, Failure
 from gateway.backends.triton.courier import AttemptFailed, Courier, NobodyLeft, TooLate
@@ -24,8 +26,11 @@ from gateway.backends.triton.fleet import Fleet
 from gateway.backends.triton.link import Link, Links
 from gateway.backends.triton.prober import Prober
 from gateway.backends.triton.resolver import Resolver
+from gateway.backends.triton.sequences import SequenceLost, Sequences
+from gateway.backends.triton.steps import Step
 from gateway.config.triton import Triton, split_address
 from gateway.errors import Code, LoadError
+from gateway.native.remote import AnswerMismatch
 from gateway.observability import logs
 
 PROBE_TIMEOUT_S = 1.0
@@ -72,35 +77,97 @@ class Remote:
         self._headers = settings.headers()
         self._members: dict[Endpoint, Member] = {}
         self._leaving: set[asyncio.Task[None]] = set()
+        self.on_down: set[Callable[[Endpoint], None]] = set()
+        """Who has streams there."""
         self._state = ""
         self._is_closed = False
         clock = time.monotonic
         self.fleet = Fleet(addresses, now_s=clock(), listener=self._moved)
-        self.courier: Courier[bytes] = Courier(self.fleet, clock, hedges=settings.hedge)
+        self.courier: Courier[list[Array]] = Courier(self.fleet, clock, hedges=settings.hedge)
         self._prober = Prober(self.fleet, self._ask, clock, PROBE_TIMEOUT_S)
         self._resolver: Resolver | None = None
         if settings.dns:
             host, port = split_address(settings.dns)
             self._resolver = Resolver(self.fleet, host, port, clock, every_s=settings.resolve_every / 1e6)
             self._resolver.start()
+        self.sequences = Sequences(self.fleet)
         self._first_round = asyncio.get_running_loop().create_task(self._begin())
 
     # --- batches
 
-    async def infer(self, request: bytes, rows: int, deadline_s: float, headers: Headers = ()) -> bytes:
-        """The answer. `deadline_s` is monotonic, 0: none. Failure: of the last attempt."""
-        if not self._first_round.done():
-            await asyncio.shield(self._first_round)
-        send = partial(self._send, request, (*self._headers, *headers))
+    @property
+    def is_decoupled(self) -> bool:
+        return self._described.is_decoupled
+
+    @property
+    def has_sequences(self) -> bool:
+        return self._described.has_sequences
+
+    async def infer(
+        self,
+        request: bytes,
+        read: Callable[[bytes], list[Array]],
+        rows: int,
+        deadline_s: float,
+        headers: Headers = (),
+        step: Step | None = None,
+    ) -> list[Array]:
+        """The answer as `read` has it, whose AnswerMismatch is the server's fault. `deadline_s` is monotonic, 0: none.
+        `step`: of a sequence, which has its server. Failure: of the last attempt.
+        """
+        await self.ready()
+        send = partial(self._send, request, read, (*self._headers, *headers))
         try:
-            _, answer = await self.courier.carry(send, rows, deadline_s or None)
+            only = self.endpoint_of(step) if step else None
+            _, answer = await self.courier.carry(send, rows, deadline_s or None, only)
             return answer
         except NobodyLeft as error:
             raise blame.nobody(self.title, str(error)) from None
         except TooLate as error:
             raise blame.late(self.title, str(error)) from None
 
-    async def _send(self, request: bytes, headers: Headers, endpoint: Endpoint, left_s: float | None) -> bytes:
+    @property
+    def is_begun(self) -> bool:
+        """All servers have been asked once."""
+        return self._first_round.done()
+
+    async def ready(self) -> None:
+        if not self._first_round.done():
+            await asyncio.shield(self._first_round)
+
+    def endpoint_of(self, step: Step) -> Endpoint:
+        """Of a sequence. Failure."""
+        try:
+            endpoint = self.sequences.endpoint_of(step.key, time.monotonic(), start=step.start, end=step.end)
+        except SequenceLost as lost:
+            raise blame.gone(self.title, str(lost)) from None
+        if endpoint is None:
+            raise blame.nobody(self.title, self.fleet.why_none())
+        return endpoint
+
+    async def stream(self, endpoint: Endpoint, headers: Headers, left_s: float | None) -> Any:
+        """A stream of serialized messages there, both ways, over a connection that has been checked. Failure."""
+        await self.ready()
+        member = self._member(endpoint)
+        try:
+            if member.checked != member.link.generation and (fault := await self._check(member)):
+                text = f"{self.title}: Triton at {endpoint.address}: {fault}"
+                raise Failure(Blame.SERVER, Code.UNAVAILABLE, text, "", Outcome.FAILED)
+        except grpc.aio.AioRpcError as error:
+            raise self.failure(error, endpoint) from None
+        return member.link.stream(timeout=left_s, metadata=(*self._headers, *headers))
+
+    def failure(self, error: grpc.aio.AioRpcError, endpoint: Endpoint) -> Failure:
+        return self._failure(error, endpoint, is_ours=False)
+
+    async def _send(
+        self,
+        request: bytes,
+        read: Callable[[bytes], list[Array]],
+        headers: Headers,
+        endpoint: Endpoint,
+        left_s: float | None,
+    ) -> list[Array]:
         """One attempt."""
         member = self._member(endpoint)
         timeout_s, is_ours = self.settings.attempt_s, True
@@ -108,16 +175,35 @@ class Remote:
             timeout_s, is_ours = max(left_s, LEAST_LEFT_S), False
         try:
             if member.checked != member.link.generation and (fault := await self._check(member)):
-                text = f"{self.title}: Triton at {endpoint.address}: {fault}"
-                failure = Failure(Blame.SERVER, Code.UNAVAILABLE, text, "", Outcome.FAILED)
+                failure = self._changed(endpoint, fault)
             else:
-                answer: bytes = await member.link.infer(request, timeout=timeout_s, metadata=headers)
-                return answer
+                return read(await member.link.infer(request, timeout=timeout_s, metadata=headers))
+        except AnswerMismatch as error:
+            self._doubt(member)
+            text = f"{self.title} gave an answer that does not fit its signature"
+            failure = Failure(
+                Blame.SERVER, Code.INTERNAL, text, f"Triton at {endpoint.address}: {error}", Outcome.FAILED
+            )
+            raise AttemptFailed(failure.outcome, failure) from None
         except grpc.aio.AioRpcError as error:
             failure = self._failure(error, endpoint, is_ours=is_ours)
-        if failure.blame in (Blame.CALLER, Blame.SERVER):
-            self._doubt(member)
+        if failure.blame in (Blame.CALLER, Blame.SERVER) and self._doubt(member):
+            failure = await self._second_thought(member, failure)
         raise AttemptFailed(failure.outcome, failure)
+
+    async def _second_thought(self, member: Member, failure: Failure) -> Failure:
+        """An input is refused through the caller's fault only where the model is still what it was."""
+        if failure.code != Code.INVALID_ARGUMENT:
+            return failure
+        try:
+            fault = await self._check(member)
+        except grpc.aio.AioRpcError:
+            return failure
+        return self._changed(member.endpoint, fault) if fault else failure
+
+    def _changed(self, endpoint: Endpoint, fault: str) -> Failure:
+        text = f"{self.title}: Triton at {endpoint.address}: {fault}"
+        return Failure(Blame.SERVER, Code.UNAVAILABLE, text, "", Outcome.FAILED)
 
     def _failure(self, error: grpc.aio.AioRpcError, endpoint: Endpoint, *, is_ours: bool) -> Failure:
         code: int = error.code().value[0]
@@ -130,10 +216,13 @@ class Remote:
         for member in self._members.values():
             self._doubt(member)
 
-    def _doubt(self, member: Member) -> None:
+    def _doubt(self, member: Member) -> bool:
+        """False: it was in doubt a moment ago."""
         now_s = time.monotonic()
-        if now_s - member.doubted_s >= DOUBT_EVERY_S:
-            member.doubted_s, member.checked = now_s, -1
+        if now_s - member.doubted_s < DOUBT_EVERY_S:
+            return False
+        member.doubted_s, member.checked = now_s, -1
+        return True
 
     async def _check(self, member: Member) -> str:
         """What differs there, "" when nothing does; one question at a time, whoever wants to know. RpcError."""
@@ -188,6 +277,9 @@ class Remote:
             if member := self._members.get(endpoint):
                 member.checked = -1
             self.courier.drop(endpoint)
+            self.sequences.drop(endpoint)
+            for drop in [*self.on_down]:
+                drop(endpoint)
         elif after is State.GONE:
             self._let_go(endpoint)
         if before is not State.STARTING or self._state or after is State.READY:
