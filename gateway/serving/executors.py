@@ -92,3 +92,9 @@ def relay_for(hub: Hub, call: Call) -> Relay:
     from gateway.backends.triton.relay import Relay
 
     return Relay(call, hub.wake, lambda: hub.is_draining)
+
+
+def remote_of(runs: Runs) -> Remote | None:
+    """The servers that it takes batches to; None: it has none."""
+    remote: Remote | None = getattr(runs, "remote", None)
+    return remote

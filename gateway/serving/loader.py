@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakValueDictionary
 
 from gateway.backends.base import Backend, Signature
@@ -31,7 +31,7 @@ from gateway.registry.repository import ModelFolder, find
 from gateway.serving import override
 from gateway.serving.captures import Captures, Tap
 from gateway.serving.catalog import Catalog, ServedVersion, State
-from gateway.serving.executors import Executors, connect, relay_for
+from gateway.serving.executors import Executors, connect, relay_for, remote_of
 from gateway.serving.faults import FaultLog
 from gateway.serving.held import Held, Holdings, Source, fingerprint
 from gateway.serving.modelconfig import to_triton
@@ -40,6 +40,9 @@ from gateway.serving.retries import Retries
 from gateway.serving.routing import Routing
 from gateway.serving.shadows import twin
 from gateway.serving.wording import listed, quoted
+
+if TYPE_CHECKING:
+    from gateway.backends.triton.remote import Remote
 
 RETIRE_POLL_S = 0.005
 UNLOADED = "unloaded"
@@ -440,6 +443,12 @@ class Loader:
     def lanes(self) -> dict[tuple[str, str], Lane]:
         """By model and version, what is in service."""
         return {(entry.model, entry.version): held.lane for entry, held in self._holdings.items()}
+
+    @property
+    def remotes(self) -> dict[tuple[str, str], Remote]:
+        """By model and version, the servers of what runs elsewhere."""
+        found = {(entry.model, entry.version): remote_of(held.executor) for entry, held in self._holdings.items()}
+        return {key: remote for key, remote in found.items() if remote}
 
     def is_idle(self) -> bool:
         """Nothing queued, nothing running, also in lanes that are on their way out."""

@@ -50,7 +50,7 @@ class Carrier:
     ) -> None:
         self.streams = streams
         """For a lane whose streams are passed on as they come; None: their requests are batched like others."""
-        self._remote, self._form, self._loop, self._completed = remote, form, loop, completed
+        self.remote, self._form, self._loop, self._completed = remote, form, loop, completed
         self._tap, self._forwards, self._owns = tap, forwards, owns
         self._out: dict[asyncio.Task[None], Batch] = {}
         self._is_looking = False
@@ -73,7 +73,7 @@ class Carrier:
         for task in self._out:
             task.cancel()
         if self._owns:
-            self._closing = self._loop.create_task(self._remote.close())
+            self._closing = self._loop.create_task(self.remote.close())
 
     def _look(self) -> None:
         self._is_looking = False
@@ -84,7 +84,7 @@ class Carrier:
     def _back(self, task: asyncio.Task[None]) -> None:
         batch = self._out.pop(task)
         if not task.cancelled() and (error := task.exception()):
-            batch.refuse(0, batch.n_members, Code.INTERNAL, f"the gateway failed on {self._remote.title}", error)
+            batch.refuse(0, batch.n_members, Code.INTERNAL, f"the gateway failed on {self.remote.title}", error)
         # Of one that was cancelled all members are gone: what they hear is nothing.
         self._completed(batch)
 
@@ -107,15 +107,15 @@ class Carrier:
             batch.accept(low, high, self._form.nothing())
             return False
         try:
-            if self._remote.is_decoupled:
+            if self.remote.is_decoupled:
                 raise Refusal(
-                    Code.UNIMPLEMENTED, f"{self._remote.title} answers on ModelStreamInfer only: it is decoupled"
+                    Code.UNIMPLEMENTED, f"{self.remote.title} answers on ModelStreamInfer only: it is decoupled"
                 )
             request = self._form.forward(batch) if self._forwards else self._form.request(batch, low, high)
             deadline_us = batch.deadline_us
-            step = steps.of_message(request) if self._remote.has_sequences else None
+            step = steps.of_message(request) if self.remote.has_sequences else None
             read = self._form.answer
-            outputs = await self._remote.infer(request, read, batch.n_rows, deadline_us / 1e6, headers, step)
+            outputs = await self.remote.infer(request, read, batch.n_rows, deadline_us / 1e6, headers, step)
         except Refusal as refusal:
             batch.refuse(low, high, refusal.code, refusal.text)
         except Failure as failure:
@@ -129,7 +129,7 @@ class Carrier:
             batch.refuse(low, high, failure.code, failure.text, failure if is_news else None)
         else:
             if not batch.accept(low, high, outputs):
-                self._remote.doubt()
+                self.remote.doubt()
             elif self._tap is not None and self._tap.capture is not None:
                 self._tap.note(batch.gather(low, high), outputs)
             return True
