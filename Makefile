@@ -33,6 +33,10 @@ demo-models: .venv/installed ## train the demo models into MODELS, unless it hol
 demo: build ## a gateway under load and three releases at once: one promoted, two taken back; some two minutes
 	@$(BIN)/python -m demo.rollouts $(ARGS)
 
+.PHONY: triton-fleet
+triton-fleet: build demo-models ## start two real tritonservers that run version 2 of the model `risk` in MODELS
+	@exec $(BIN)/python -m demo.triton fleet "$(MODELS)" $(ARGS)
+
 .PHONY: build
 build: build/release/done ## system packages, .venv with the gateway command, native modules; only what is missing
 
