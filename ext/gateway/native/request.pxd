@@ -30,7 +30,7 @@ cdef enum Cause:              # why a request is rescued; bits
 
 
 cdef enum:
-    INLINE_TENSORS = 2        # inputs held inside the object; most models have one
+    INLINE_TENSORS = 1        # inputs held inside the object: most models have one
     INLINE_WANTED = 4
 
 

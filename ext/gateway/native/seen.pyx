@@ -91,7 +91,8 @@ cdef uint64_t hash_sample(uint64_t h, const uint8_t* data, size_t n) noexcept no
     """All of a small tensor; of a large one words that lie evenly over it."""
     cdef Span span
     cdef uint64_t word
-    cdef size_t i, step
+    cdef size_t step
+    cdef int i
     if n <= WHOLE_BYTES:
         span.ptr, span.len = data, n
         return mix(h ^ hash_text(span))
