@@ -41,7 +41,7 @@ class Setting:
     def yaml(self) -> str:
         if self.rows is None:
             return ""
-        return f"batching: {{max_batch_size: {self.rows}, max_delay_us: {self.delay_us}}}\n"
+        return f"batching: {{max_batch_size: {self.rows}, max_delay_us: {self.delay_us}, linger: false}}\n"
 
 
 EAGER = Setting()

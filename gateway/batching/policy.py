@@ -1,7 +1,8 @@
 """What a lane is told, from what the operator set and what the warm-up measured. Pure; the batching itself is native.
 
 Eager is the default and has no knob: an idle executor takes what is there, and what arrives during a run is the next
-batch, so that the batch size follows the load by itself.
+batch, so that the batch size follows the load by itself. It waits a moment only where it has seen that companions come
+in it, and that they are worth it (native linger).
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class LanePolicy:
     default_priority: int
     inline_below_us: int
     counts_cpu: bool
+    lingers: bool
 
     def as_arguments(self) -> dict[str, Any]:
         return asdict(self)
@@ -68,4 +70,5 @@ def lane_policy(
         default_priority=batching.default_priority,
         inline_below_us=0 if in_flight else INLINE_BELOW_US,
         counts_cpu=is_one_thread,
+        lingers=batching.linger,
     )

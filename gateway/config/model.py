@@ -105,7 +105,10 @@ class Batching(_Section):
 
     max_delay_written: DurationUs | None = Field(default=None, alias="max_delay", exclude=True, repr=False)
     max_delay_us: Annotated[int, Field(ge=0, le=MAX_DURATION_US)] = 0
-    """How long an idle executor waits for companions of the first request; 0 never waits."""
+    """How long an idle executor waits for companions of the first request; 0: no longer than they are worth."""
+
+    linger: bool = True
+    """With `max_delay` 0: wait for up to half of a run's fixed cost where companions have come in that time before."""
 
     instances: Annotated[int | Literal["auto"], _int_or_auto(1, MAX_INSTANCES)] = "auto"
     """Runs of this version at once in one worker."""

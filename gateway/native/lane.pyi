@@ -71,6 +71,8 @@ class Lane(Holder):
         occupancy: Occupancy | None = None,
         twin: Lane | None = None,
         is_background: bool = False,
+        buffers: dict[int, list[_Array]] | None = None,
+        lingers: bool = True,
     ) -> None: ...
     @property
     def signature(self) -> Signature: ...

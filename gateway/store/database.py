@@ -10,6 +10,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,22 @@ CONNECT_PATIENCE_S = 2
 POLL_S = 0.02
 """How often a waiting worker asks an SQLite file whether it changed: a read of one page in memory."""
 
+CHECK_FILE_S = 0.2
+"""How often it looks whether the file is still the same one."""
+
 READ, WRITE, DURABLE, LOOSE = "read", "write", "durable", "loose"
 _MODE = "gateway_mode"
+
+
+@dataclass(slots=True)
+class _Watch:
+    """A connection kept for waiting, and what it last saw: as long as its token is the same, so is the revision."""
+
+    connection: sa.Connection
+    driver: Any
+    inode: int
+    token: int = -1
+    revision: int = -1
 
 
 class Database:
@@ -45,7 +60,7 @@ class Database:
         self.name = str(self.file) if self.file else self.url.render_as_string(hide_password=True)
         """For people."""
         self._inode = 0
-        self._watches: deque[sa.Connection] = deque()
+        self._watches: deque[_Watch] = deque()
         arguments: dict[str, Any]
         if self.is_sqlite:
             arguments = {"timeout": LOCK_PATIENCE_MS / 1000, "isolation_level": None}  # BEGIN is said below
@@ -102,21 +117,26 @@ class Database:
         deadline_s = time.monotonic() + timeout_s
         with self._reported():
             self._check_file()
-            connection = self._watch()
+            watch = self._watch()
             try:
                 while True:
-                    token = self._token(connection)  # before the revision: a change in between must not be missed
-                    revision = self.revision(connection)
-                    if revision != seen or time.monotonic() >= deadline_s:
+                    token = self._token(watch)  # before the revision: a change in between must not be missed
+                    if token != watch.token:
+                        watch.token, watch.revision = token, self.revision(watch.connection)
+                    if watch.revision != seen or time.monotonic() >= deadline_s:
                         break
-                    self._sleep(connection, token, deadline_s)
+                    self._sleep(watch, deadline_s)
             except BaseException:
-                connection.invalidate()
-                connection.close()
+                watch.connection.invalidate()
+                watch.connection.close()
                 self._forget_watches()  # they are no better
                 raise
-            self._watches.append(connection)
-        return revision
+            if watch.inode == self._inode:
+                self._watches.append(watch)
+            else:  # meanwhile another file took its place
+                watch.connection.invalidate()
+                watch.connection.close()
+        return watch.revision
 
     def dispose(self) -> None:
         self._forget_watches()
@@ -125,7 +145,7 @@ class Database:
     def _forget_watches(self) -> None:
         with contextlib.suppress(IndexError):
             while True:
-                connection = self._watches.pop()
+                connection = self._watches.pop().connection
                 with contextlib.suppress(exc.SQLAlchemyError):
                     connection.invalidate()
                     connection.close()
@@ -147,32 +167,34 @@ class Database:
             connection.exec_driver_sql(f"PRAGMA synchronous = {'FULL' if mode == DURABLE else 'NORMAL'}")
             connection.exec_driver_sql("BEGIN IMMEDIATE")  # a lock taken later may fail without waiting
 
-    def _watch(self) -> sa.Connection:
-        """A connection kept for waiting."""
+    def _watch(self) -> _Watch:
+        """One that waits no more, or a new one."""
         with contextlib.suppress(IndexError):
             return self._watches.pop()
         connection = self._in_mode(self.engine.connect(), LOOSE)
         if not self.is_sqlite:
             connection.exec_driver_sql(f"LISTEN {CHANNEL}")
-        return connection
+        return _Watch(connection, connection.connection.driver_connection, self._inode)
 
-    def _token(self, connection: sa.Connection) -> int:
+    def _token(self, watch: _Watch) -> int:
+        """Another one when something may have been committed."""
         if not self.is_sqlite:
-            return 0
-        driver: Any = connection.connection.driver_connection
-        return int(driver.execute("PRAGMA data_version").fetchone()[0])  # past SQLAlchemy: fifty times a second
+            return watch.token + 1
+        return int(watch.driver.execute("PRAGMA data_version").fetchone()[0])  # past SQLAlchemy: fifty times a second
 
-    def _sleep(self, connection: sa.Connection, token: int, deadline_s: float) -> None:
+    def _sleep(self, watch: _Watch, deadline_s: float) -> None:
         """Until something was committed, or the deadline."""
         if not self.is_sqlite:
-            driver: Any = connection.connection.driver_connection
-            for _ in driver.notifies(timeout=max(0.0, deadline_s - time.monotonic()), stop_after=1):
+            for _ in watch.driver.notifies(timeout=max(0.0, deadline_s - time.monotonic()), stop_after=1):
                 pass
             return
-        while (left_s := deadline_s - time.monotonic()) > 0:
+        check_s = time.monotonic() + CHECK_FILE_S
+        while (left_s := deadline_s - (now_s := time.monotonic())) > 0:
             time.sleep(min(POLL_S, left_s))
-            self._check_file()
-            if self._token(connection) != token:
+            if now_s > check_s:
+                self._check_file()
+                check_s = now_s + CHECK_FILE_S
+            if self._token(watch) != watch.token:
                 return
 
     def _check_file(self) -> None:
@@ -180,7 +202,7 @@ class Database:
         if not self.file or not self._inode:
             return
         try:
-            inode = self.file.stat().st_ino
+            inode = os.stat(self.name).st_ino
         except OSError as error:
             raise StoreUnavailable(f"store {self.name}: {str(error.strerror).lower()}; put the file back") from None
         if inode != self._inode:

@@ -48,6 +48,7 @@ def test_without_wishes_batching_is_eager_without_timeouts_or_priorities():
         "default_priority": 1,
         "inline_below_us": INLINE_BELOW_US,
         "counts_cpu": True,
+        "lingers": True,
     }
 
 

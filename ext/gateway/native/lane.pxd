@@ -8,6 +8,7 @@ from libc.stdint cimport int64_t, uint64_t
 from gateway.native.batch cimport Batch, Release
 from gateway.native.circuit cimport Circuit
 from gateway.native.cost cimport Cost
+from gateway.native.linger cimport Linger
 from gateway.native.histogram cimport Histogram
 from gateway.native.monitor cimport Monitor
 from gateway.native.refusal cimport N_CODES
@@ -81,6 +82,8 @@ cdef class Lane(Holder):
     cdef public Circuit circuit                 # None: a version that fails goes on getting requests
     cdef bint has_deadlines
     cdef Cost cost
+    cdef bint lingers                           # eager, but not blindly
+    cdef Linger linger
     cdef bint counts_cpu
     cdef LaneAlarm alarm
     cdef int64_t now_us                         # of the turn in progress

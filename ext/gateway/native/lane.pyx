@@ -9,6 +9,7 @@ from gateway.native.batch cimport (
 from gateway.native.body cimport Body
 from gateway.native.clock cimport monotonic_us
 from gateway.native.cost cimport observe, predict_us, relax
+from gateway.native.linger cimport arrived, hold_until_us
 from gateway.native.histogram cimport N_BOUNDS, Histogram, record
 from gateway.native.circuit cimport OUTCOME_FAILURE, OUTCOME_NEITHER, OUTCOME_SUCCESS, Circuit
 from gateway.native.refusal cimport DEADLINE_EXCEEDED, INTERNAL, INVALID_ARGUMENT, OK, RESOURCE_EXHAUSTED, UNAVAILABLE, blames_version
@@ -88,7 +89,8 @@ cdef class Lane(Holder):
                  int64_t max_batch_size, size_t max_batch_bytes=32 << 20, int64_t max_delay_us=0, int instances=1,
                  int64_t max_queue_rows=65536, size_t max_queue_bytes=256 << 20, int64_t default_timeout_us=0, int64_t max_timeout_us=0,
                  int priority_levels=1, int default_priority=1, int64_t inline_below_us=100, bint counts_cpu=False, Sampler sampler=None,
-                 Occupancy occupancy=None, Lane twin=None, bint is_background=False, dict buffers=None):
+                 Occupancy occupancy=None, Lane twin=None, bint is_background=False, dict buffers=None,
+                 bint lingers=True):
         if not 1 <= priority_levels <= MAX_PRIORITIES or not 1 <= default_priority <= priority_levels:
             raise ValueError(
                 f"priority_levels: got {priority_levels} with default_priority {default_priority}, expected 1 <= default <= levels <= "
@@ -105,7 +107,7 @@ cdef class Lane(Holder):
         self.inline_below_us, self.counts_cpu = inline_below_us, counts_cpu
         self.sampler, self.batch_sizes = sampler, {}
         self.occupancy, self.twin, self.is_background = occupancy, twin, is_background
-        self.buffers = buffers or None
+        self.buffers, self.lingers = buffers or None, lingers and max_delay_us == 0 and not is_background
         self.alarm = LaneAlarm()
         self.alarm.lane = self
 
@@ -170,6 +172,7 @@ cdef class Lane(Holder):
         if deadline_us:
             self.has_deadlines = True
             self.timers.add(request, deadline_us)
+        arrived(&self.linger, rows, now_us)
         self._push(request)
         self.n_open += 1
         self.mark_pending()
@@ -269,13 +272,22 @@ cdef class Lane(Holder):
         cdef int level, scanned = 0
         cdef void* at
         cdef int64_t max_rows = self.max_batch_size if self.max_batch_size else 1
-        if self.max_delay_us == 0:
-            return RELEASE_IDLE                               # _form sees whether it is full
+        cdef int64_t delay_us = self.max_delay_us
+        if delay_us == 0:
+            if not self.lingers or max_rows == 1 or self.signature.is_variable:
+                return RELEASE_IDLE
+            wake_us[0] = hold_until_us(&self.linger, rows, max_rows, predict_us(&self.cost, 0), now_us)
+            if wake_us[0] == 0:
+                return RELEASE_IDLE                           # _form sees whether it is full
+            if not self.has_deadlines:
+                return RELEASE_WAIT
+            delay_us = wake_us[0] - now_us
+            oldest_us = now_us
         if self.signature.is_variable:
             rows = self._joinable_rows()
         for level in range(self.n_priorities):
             at = self.heads[level]
-            if at != NULL and (<Request>at).arrived_us < oldest_us:
+            if self.max_delay_us and at != NULL and (<Request>at).arrived_us < oldest_us:
                 oldest_us = (<Request>at).arrived_us
             while self.has_deadlines and not self.is_background and at != NULL and scanned < MAX_SCAN:
                 if (<Request>at).deadline_us and (deadline_us == 0 or (<Request>at).deadline_us < deadline_us):
@@ -283,7 +295,7 @@ cdef class Lane(Holder):
                 at = (<Request>at).next
                 scanned += 1
         return decide(
-            now_us, oldest_us, rows, max_rows, self.max_delay_us, deadline_us,
+            now_us, oldest_us, rows, max_rows, delay_us, deadline_us,
             predict_us(&self.cost, <double>min(rows + 1, max_rows)), wake_us)
 
     cdef int64_t _joinable_rows(self) noexcept:

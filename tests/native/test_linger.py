@@ -1,0 +1,156 @@
+"""An idle executor waits a moment for companions, where it has learnt that they come and are worth it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.lanes import DEADLINE_EXCEEDED, OK, Harness, Model
+
+FIXED_US = 2_000  # of the costs that are taught; the window is half of it
+WAVES = 30
+
+
+def teach(lane, fixed_us: float = FIXED_US) -> None:
+    """As if runs had cost this; those of the test are done in no time, and would be learnt too."""
+    for _ in range(300):
+        for rows in (1, 2, 4, 8, 16):
+            lane.learn(rows, fixed_us + rows)
+
+
+def wave(plane: Harness, lane, model: Model, gap_us: int = 100, first: int = 2, later: int = 6) -> list[int]:
+    """Callers that were answered together ask again nearly together; returns the batches that they ended in."""
+    teach(lane)
+    model.runs.clear()
+    calls = [plane.send(float(i)) for i in range(first)]
+    plane.turn()
+    calls += [plane.send(float(i)) for i in range(later)]
+    plane.turn(gap_us)
+    plane.finish_all()
+    plane.turn(2 * FIXED_US)
+    plane.finish_all()
+    assert [call.code for call in calls] == [OK] * (first + later)
+    return [len(run) for run in model.runs]
+
+
+def test_those_who_come_together_run_together_once_it_was_learnt():
+    model = Model()
+    with Harness() as plane:
+        lane = plane.lane(model, max_batch_size=64)
+        seen = [wave(plane, lane, model) for _ in range(WAVES)]
+        assert seen[0] == [2, 6]
+        assert seen[-5:] == [[8]] * 5
+
+
+def test_told_not_to_it_never_waits():
+    model = Model()
+    with Harness() as plane:
+        lane = plane.lane(model, max_batch_size=64, lingers=False)
+        assert [wave(plane, lane, model) for _ in range(WAVES)] == [[2, 6]] * WAVES
+
+
+def test_it_goes_on_when_they_are_there_and_does_not_wait_for_the_window_to_end():
+    model = Model()
+    with Harness() as plane:
+        lane = plane.lane(model, max_batch_size=64)
+        for _ in range(WAVES):
+            wave(plane, lane, model)
+        teach(lane)
+        for i in range(2):
+            plane.send(float(i))
+        plane.turn()
+        assert plane.batches == []
+        for i in range(6):
+            plane.send(float(i))
+        plane.turn(10)
+        assert [batch.n_rows for batch in plane.batches] == [8]
+        plane.finish_all()
+
+
+def test_who_waits_in_vain_waits_half_of_a_runs_fixed_cost_at_most():
+    model = Model()
+    with Harness() as plane:
+        lane = plane.lane(model, max_batch_size=64)
+        for _ in range(WAVES):
+            wave(plane, lane, model)
+        teach(lane)
+        plane.send(1.0)
+        plane.turn()
+        plane.turn(FIXED_US // 2 - 10)
+        assert plane.batches == []
+        plane.turn(20)
+        assert [batch.n_rows for batch in plane.batches] == [1]
+        plane.finish_all()
+
+
+def test_when_they_come_no_more_it_waits_no_more():
+    model = Model()
+    with Harness() as plane:
+        lane = plane.lane(model, max_batch_size=64)
+        for _ in range(WAVES):
+            wave(plane, lane, model)
+        for _ in range(WAVES):
+            wave(plane, lane, model, first=1, later=0)
+        teach(lane)
+        plane.send(1.0)
+        plane.turn()
+        assert len(plane.batches) == 1
+        plane.finish_all()
+
+
+@pytest.mark.parametrize("later", [0, 1])
+def test_a_caller_alone_is_never_held(later: int):
+    """Its next request comes when it has the answer, or long after."""
+    model = Model()
+    with Harness() as plane:
+        lane = plane.lane(model, max_batch_size=64)
+        for _ in range(WAVES):
+            teach(lane)
+            plane.send(1.0)
+            plane.turn(3 * FIXED_US * later)
+            assert len(plane.batches) == 1
+            plane.finish_all()
+
+
+def test_a_model_that_is_cheap_to_run_holds_nobody():
+    model = Model()
+    with Harness() as plane:
+        lane = plane.lane(model, max_batch_size=64)
+        for _ in range(WAVES):
+            wave(plane, lane, model)
+        for _ in range(400):
+            lane.learn(1, 20.0)
+        plane.turn(3 * FIXED_US)
+        plane.send(1.0)
+        plane.turn()
+        assert len(plane.batches) == 1
+        plane.finish_all()
+
+
+def test_a_full_batch_is_not_held():
+    model = Model()
+    with Harness() as plane:
+        lane = plane.lane(model, max_batch_size=4)
+        for _ in range(WAVES):
+            wave(plane, lane, model)
+        teach(lane)
+        for i in range(4):
+            plane.send(float(i))
+        plane.turn()
+        assert [batch.n_rows for batch in plane.batches] == [4]
+        plane.finish_all()
+
+
+def test_a_deadline_that_leaves_no_time_to_wait_lets_it_go():
+    model = Model()
+    with Harness() as plane:
+        lane = plane.lane(model, max_batch_size=64)
+        for _ in range(WAVES):
+            wave(plane, lane, model)
+        teach(lane)
+        call = plane.send(1.0, grpc_timeout=f"{FIXED_US + 1100}u")
+        plane.turn()
+        plane.turn(120)
+        assert len(plane.batches) == 1
+        plane.finish_all()
+        assert call.code in (OK, DEADLINE_EXCEEDED)
+        assert call.code == OK
