@@ -160,10 +160,11 @@ def words(variant: dict[str, int]) -> str:
 def one(
     mode: catalogue.Mode, peer: Peer, again: int, running: drive.Running, load: drive.Load, measured: record.Record
 ) -> dict[str, object]:
-    if load.of_peak is None:
-        return drive.row(peer, running, load, None, mode.seconds, mode.warmup_s)
     peak = measured.peak_per_s(peer.name, again, load)
-    if not peak:
+    if load.at_once:
+        seconds, warmup_s = catalogue.closed_seconds(mode, load.at_once, peak)
+        return drive.row(peer, running, load, None, seconds, warmup_s)
+    if not peak or load.of_peak is None:
         raise BenchError("no closed loop was measured, so there is no peak to take a share of")
     return drive.row(peer, running, load, peak * load.of_peak, mode.open_seconds, mode.warmup_s)
 

@@ -116,6 +116,14 @@ def test_every_peer_gets_the_same_loads_of_a_work_and_closed_loops_come_first() 
             assert is_open == sorted(is_open)
 
 
+def test_a_slow_peer_is_measured_longer_when_many_wait_at_once_but_not_forever() -> None:
+    kept = catalogue.KEPT
+    assert catalogue.closed_seconds(kept, 1024, None) == (kept.seconds, kept.warmup_s)
+    assert catalogue.closed_seconds(kept, 1024, 100_000) == (kept.seconds, kept.warmup_s)
+    assert catalogue.closed_seconds(kept, 1024, 512) == (6.0, 2.0)
+    assert catalogue.closed_seconds(kept, 1024, 1) == (10.0, 4.0)
+
+
 def test_the_kept_run_fits_into_twenty_minutes() -> None:
     turns = catalogue.turns(catalogue.KEPT, [])
     planned_s = sum(catalogue.seconds(catalogue.KEPT, load) for each, time in turns for load in
