@@ -76,15 +76,15 @@ bench: build ## measure against the limit of HTTP/2 on this machine
 	@tools/setup-system bench
 	@$(BIN)/python -m bench $(ARGS)
 
+.PHONY: proto
+proto: .venv/installed ## compile proto/ into gateway/pb
+	@tools/proto
+
 .PHONY: bench-peers
 bench-peers: build ## other servers side by side with the gateway (ARGS=--quick: does each work? ARGS=--full: all of it)
 	@tools/setup-system peers
 	@$(BIN)/python -m bench.peers --install
 	@$(BIN)/python -m bench.peers $(or $(ARGS),--kept)
-
-.PHONY: proto
-proto: .venv/installed ## compile proto/ into gateway/pb
-	@tools/proto
 
 .PHONY: clean
 clean: ## remove what was built; .venv and models stay
