@@ -1,7 +1,7 @@
 """`python -m bench.peers`: other servers with the same models, side by side with the gateway.
 
-Say --quick (does every peer work? two minutes), --kept (the run of the README, a quarter of an hour on a quiet machine)
-or --full (an hour and a half). A run that was stopped goes on where it was.
+Say --quick (does every peer work? some three minutes), --kept (the run of the README, a quarter of an hour on a quiet
+machine) or --full (an hour). A run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
