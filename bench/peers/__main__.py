@@ -1,7 +1,7 @@
 """`python -m bench.peers`: other servers with the same models, side by side with the gateway.
 
-Say --quick (does every peer work? two minutes), --kept (the run of the README, a quarter of an hour on a quiet machine)
-or --full (an hour and a half). A run that was stopped goes on where it was.
+Say --quick (does every peer work? some three minutes), --kept (the run of the README, a quarter of an hour on a quiet
+machine) or --full (an hour). A run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -44,10 +44,12 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that every finally runs and no server stays
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    measured, goes_on = record.begin(mode.name, fresh=options.fresh)
+    measured, goes_on = record.begin(mode.name)
     say = Say()
-    if goes_on:
-        say(f"goes on with a run that was stopped after {len(measured.rows)} rows; --fresh begins anew")
+    if goes_on and options.fresh:
+        measured.forget(options.only, options.work)
+    if measured.rows:
+        say(f"goes on with a run that has {len(measured.rows)} rows; --fresh begins anew")
     turns = catalogue.turns(mode, options.only)
     plans = [(peer, again, catalogue.loads(mode, peer, options.work, again)) for peer, again in turns]
     all_s = sum(catalogue.seconds(mode, load) for _, _, loads in plans for load in loads)
@@ -56,7 +58,9 @@ def main() -> int:
     for peer, again, loads in plans:
         run(mode, peer, again, loads, measured, say)
     is_whole = not options.only and not options.work
-    kept = record.finish(measured, save=is_whole and mode is not catalogue.QUICK and not options.no_save)
+    is_quick = mode is catalogue.QUICK
+    goes_on = bool(measured.problems) or not (is_whole or is_quick)
+    kept = record.finish(measured, save=is_whole and not is_quick and not options.no_save, goes_on=goes_on)
     table.show(measured)
     print(f"kept as {os.path.relpath(kept)}; `python -m bench.peers --report {os.path.relpath(kept)}` draws it")
     if measured.problems:
@@ -160,10 +164,11 @@ def words(variant: dict[str, int]) -> str:
 def one(
     mode: catalogue.Mode, peer: Peer, again: int, running: drive.Running, load: drive.Load, measured: record.Record
 ) -> dict[str, object]:
-    if load.of_peak is None:
-        return drive.row(peer, running, load, None, mode.seconds, mode.warmup_s)
     peak = measured.peak_per_s(peer.name, again, load)
-    if not peak:
+    if load.at_once:
+        seconds, warmup_s = catalogue.closed_seconds(mode, load.at_once, peak)
+        return drive.row(peer, running, load, None, seconds, warmup_s)
+    if not peak or load.of_peak is None:
         raise BenchError("no closed loop was measured, so there is no peak to take a share of")
     return drive.row(peer, running, load, peak * load.of_peak, mode.open_seconds, mode.warmup_s)
 
@@ -221,7 +226,7 @@ def parse_arguments() -> argparse.Namespace:
         "--work", action="append", default=[], choices=[work.name for work in ALL], metavar="WORK",
         help="only this work; may be given again. " + ", ".join(work.name for work in ALL),
     )  # fmt: skip
-    parser.add_argument("--fresh", action="store_true", help="forget a run that was stopped")
+    parser.add_argument("--fresh", action="store_true", help="measure anew what an unfinished run has")
     parser.add_argument("--no-save", action="store_true", help="keep no file in bench/peers/results")
     parser.add_argument("--install", action="store_true", help="make the peers' environments, and end")
     parser.add_argument("--list", action="store_true", help="show the peers with their versions and settings, and end")

@@ -62,6 +62,12 @@ def loads(mode: Mode, peer: Peer, works: list[str], time: int = 0) -> list[Load]
     return found
 
 
+def closed_seconds(mode: Mode, at_once: int, peak_per_s: float | None) -> tuple[float, float]:
+    """Load and warm-up, longer for a peer so slow that every connection would not be answered some times."""
+    round_s = at_once / peak_per_s if peak_per_s else 0.0
+    return min(max(mode.seconds, 3 * round_s), 4 * mode.seconds), min(max(mode.warmup_s, round_s), 4 * mode.warmup_s)
+
+
 def trial_seconds(mode: Mode, peer: Peer) -> float:
     """For the choice among its variants, each started for it."""
     return len(peer.variants) * (mode.warmup_s + mode.seconds / 2 + START_S) if len(peer.variants) > 1 else 0.0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -62,9 +63,20 @@ def row(
         costs.append(procfs.cpu_s(pids))
         memory[:] = [procfs.rss_bytes(pids), procfs.pss_bytes(pids)]
 
-    with measure.connected("127.0.0.1", port, connections) as sockets:
+    with ExitStack() as held:
+        sockets = held.enter_context(measure.connected("127.0.0.1", port, connections))
         generator = _generator(peer, load, port, sockets, shape)
-        measured = measure.driven(generator, shape, f"{peer.title} on port {port}", on_edge=on_edge)
+        n_again = 0
+
+        def reconnect(seconds: float, done: int) -> None:
+            """As every client of HTTP/1.1 does; servers close connections when it pleases them."""
+            nonlocal n_again
+            missing = connections - generator.n_alive
+            if missing and isinstance(generator, HttpGenerator):
+                generator.revive(held.enter_context(measure.connected("127.0.0.1", port, missing)))
+                n_again += missing
+
+        measured = measure.driven(generator, shape, f"{peer.title} on port {port}", reconnect, on_edge)
     right, wrong, example = _check(peer, load, measured.answers) if peer.runs_models else (0, 0, "")
     done = sum(measured.statuses.values())
     latency = {name: _us(measured, q) for name, q in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999))}
@@ -87,6 +99,7 @@ def row(
         "failed": measured.failed,
         "lost": measured.losses,
         "not_sent": measured.waiting,
+        "reconnected": n_again,
         "right": right,
         "wrong": wrong,
         "unchecked": measured.unkept if peer.runs_models else None,

@@ -38,6 +38,13 @@ class Record:
         ]
         return max(rates, default=None)
 
+    def forget(self, peers: list[str], works: list[str]) -> None:
+        """Rows of these, to be measured anew; an empty list is all."""
+        self.rows = [
+            row for row in self.rows if (peers and row["peer"] not in peers) or (works and row["work"] not in works)
+        ]
+        self.peers = {name: about for name, about in self.peers.items() if peers and name not in peers}
+
     def document(self) -> dict[str, Any]:
         return {
             "format": FORMAT,
@@ -56,12 +63,12 @@ def unfinished(mode: str) -> Path:
     return environments.folder("peers") / f"unfinished-{mode}.json"
 
 
-def begin(mode: str, *, fresh: bool) -> tuple[Record, bool]:
-    """The run that was stopped, if it is of this machine and this code; else a new one. And whether it goes on."""
+def begin(mode: str) -> tuple[Record, bool]:
+    """The run that was not finished, if it is of this machine and this code; else a new one. And whether it goes on."""
     stamp = results.stamp(mode, "peers")
     stamp["command"] = stamp["command"].replace("-m bench", "-m bench.peers")
     path = unfinished(mode)
-    if path.exists() and not fresh:
+    if path.exists():
         found = read(path)
         if all(found.stamp[key] == stamp[key] for key in _SAME):
             return found, True
@@ -82,11 +89,11 @@ def checkpoint(record: Record) -> None:
     _write(path, record)
 
 
-def finish(record: Record, *, save: bool) -> Path:
-    """Kept as <date>-<commit>[-mode].json; with `save` off as last-<mode>.json outside the tree. What failed can be
-    tried again by the same command, which then writes the same file.
+def finish(record: Record, *, save: bool, goes_on: bool) -> Path:
+    """Kept as <date>-<commit>[-mode].json; with `save` off as last-<mode>.json outside the tree. `goes_on`: the next
+    run of this mode adds to it.
     """
-    if not record.problems:
+    if not goes_on:
         unfinished(record.stamp["mode"]).unlink(missing_ok=True)
     if not save:
         path = unfinished(record.stamp["mode"]).with_name(f"last-{record.stamp['mode']}.json")

@@ -117,8 +117,8 @@ SMALL = Work(
     "small", "30 floats, MLP 30-128-128-1", (30,), "FP32", 1, 64, (16,), (1, 16, 128, 1024), (1, 16, 128, 1024)
 )
 LARGE_MLP = Work(
-    "large", "512 floats, MLP 512-1024-1024-10", (512,), "FP32", 10, 64, (16,), (1, 16, 128), (1, 16, 128, 1024)
+    "large", "512 floats, MLP 512-1024-1024-10", (512,), "FP32", 10, 64, (16,), (16, 128), (1, 16, 128, 1024)
 )
 IMAGE = Work("image", "602 kB image, convolution", models.IMAGE, "FP32", 10, 8, (4,), (1, 16), (1, 16, 128))
-TEXT = Work("text", "4 strings, embedding and MLP", (TEXTS,), "BYTES", 1, 64, (16,), (1, 16, 128), (1, 16, 128, 1024))
+TEXT = Work("text", "4 strings, embedding and MLP", (TEXTS,), "BYTES", 1, 64, (16,), (16, 128), (1, 16, 128, 1024))
 ALL = (SMALL, LARGE_MLP, IMAGE, TEXT)

@@ -28,7 +28,7 @@ def row(name: str, per_s: float, **more: object) -> dict[str, object]:
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> record.Record:
     monkeypatch.setenv("GATEWAY_BENCH_CACHE", str(tmp_path))
-    return record.begin("kept", fresh=True)[0]
+    return record.begin("kept")[0]
 
 
 def test_the_gateway_answers_every_work_rightly_by_both_protocols(tmp_path: Path) -> None:
@@ -89,15 +89,20 @@ def test_binary_and_json_answers_are_read_alike() -> None:
 def test_a_stopped_run_goes_on_where_it_was_and_one_of_other_code_begins_anew(measured: record.Record) -> None:
     measured.rows.append(row("triton", 1.0, at_once=16))
     record.checkpoint(measured)
-    again, goes_on = record.begin("kept", fresh=False)
+    again, goes_on = record.begin("kept")
     assert goes_on
     assert again.has("triton", 0, SMALL_BY_GRPC)
     assert not again.has("triton", 1, SMALL_BY_GRPC)
     assert not again.has("gateway", 0, SMALL_BY_GRPC)
-    assert record.begin("kept", fresh=True)[0].rows == []
+    again.forget(["gateway"], [])
+    assert again.has("triton", 0, SMALL_BY_GRPC)
+    again.forget(["triton"], ["large"])
+    assert again.has("triton", 0, SMALL_BY_GRPC)
+    again.forget([], ["small"])
+    assert not again.has("triton", 0, SMALL_BY_GRPC)
     measured.stamp["commit"] = "another"
     record.checkpoint(measured)
-    assert record.begin("kept", fresh=False)[1] is False
+    assert record.begin("kept")[1] is False
 
 
 def test_open_loops_are_shares_of_the_best_closed_loop_of_that_peer_and_protocol(measured: record.Record) -> None:
@@ -114,6 +119,14 @@ def test_every_peer_gets_the_same_loads_of_a_work_and_closed_loops_come_first() 
             assert set(loads) == {load for load in wanted if load.protocol in each.protocols}
             is_open = [load.of_peak is not None for load in loads if load.protocol == each.protocols[0]]
             assert is_open == sorted(is_open)
+
+
+def test_a_slow_peer_is_measured_longer_when_many_wait_at_once_but_not_forever() -> None:
+    kept = catalogue.KEPT
+    assert catalogue.closed_seconds(kept, 1024, None) == (kept.seconds, kept.warmup_s)
+    assert catalogue.closed_seconds(kept, 1024, 100_000) == (kept.seconds, kept.warmup_s)
+    assert catalogue.closed_seconds(kept, 1024, 512) == (6.0, 2.0)
+    assert catalogue.closed_seconds(kept, 1024, 1) == (10.0, 4.0)
 
 
 def test_the_kept_run_fits_into_twenty_minutes() -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from gateway.loadtest.measure import connected
+from gateway.loadtest.measure import Shape, connected, driven
 from gateway.native.httpgenerator import HttpGenerator
 
 REQUEST = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: here\r\nContent-Length: 4\r\n\r\nbody"
@@ -153,6 +153,26 @@ def test_an_answer_that_closes_its_connection_counts_and_the_connection_is_gone(
         assert load.n_alive == 0
         assert load.counts()["statuses"] == {0: 2}
         assert load.counts()["losses"] == {}
+
+
+def test_connections_that_are_gone_can_be_made_again() -> None:
+    closing = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    with load_on(lambda number: [closing, b""] if number < 2 else [FINE], connections=2) as (server, load):
+        drive(load, 2)
+        assert load.n_alive == 0
+        with connected("127.0.0.1", server.port, 3) as sockets:
+            load.revive(sockets)
+            assert load.n_alive == 2
+            drive(load, 20)
+            assert load.counts()["statuses"] == {0: load.n_done}
+            load.give_up()
+
+
+def test_a_server_that_closes_every_connection_at_once_is_not_quick() -> None:
+    closing = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    shape = Shape(connections=2, streams=1, seconds=0.4, warmup_s=0.0)
+    with load_on(lambda number: [closing, b""], connections=2) as (_, load):
+        assert driven(load, shape, "here").requests_per_s == 5.0
 
 
 @pytest.mark.parametrize(

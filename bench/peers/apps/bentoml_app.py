@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 
 ROOT = Path(os.environ["REPOSITORY"])
-BATCH = {"batchable": True, "max_batch_size": 128, "max_latency_ms": 1000}
+BATCH = {"batchable": True, "max_batch_size": 128}
 
 
 @bentoml.service(

@@ -394,6 +394,20 @@ cdef class HttpGenerator:
         while self.load.n_busy:
             _end(&self.load, &self.load.links[self.load.busy[0]], 0, LOSS_SILENT, True)
 
+    def revive(self, list sockets not None):
+        """Connected, non-blocking sockets in the place of as many connections that are gone."""
+        cdef int i
+        cdef Link* link
+        cdef list left = list(sockets)
+        self.keep.append(list(sockets))
+        for i in range(self.load.n_links):
+            link = &self.load.links[i]
+            if link.is_gone and left:
+                link.fd, link.is_gone = left.pop().fileno(), False
+                self.load.idle[(self.load.idle_at + self.load.n_idle) % self.load.n_links] = i
+                self.load.n_idle += 1
+                self.load.n_alive += 1
+
     @property
     def n_open(self):
         """Requests in flight."""
