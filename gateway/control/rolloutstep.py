@@ -67,7 +67,7 @@ def step_of(
         snapshot_digest=snapshot.digest(),
         decision=written,
         headline=headline,
-        status=status_of(plan, decision, sight),
+        status=status_of(plan, decision, sight, record.status),
         actor=ACTOR,
         route=route,
         adopts=publishes and route is None,
@@ -142,8 +142,10 @@ def _good(record: RolloutRecord, plan: Plan, snapshot: Snapshot, decision: Decis
     return None
 
 
-def status_of(plan: Plan, decision: Decision, sight: Sight) -> dict[str, Any]:
-    """What the last look found, for people and for who promotes by hand."""
+def status_of(plan: Plan, decision: Decision, sight: Sight, before: Mapping[str, Any]) -> dict[str, Any]:
+    """What the last look found, for people and for who promotes by hand. Where nothing is judged any more, what was
+    found last stays.
+    """
     written, snapshot = decision.as_dict(), sight.snapshot
     rows = explain.rows(written)
     for row, verdict in zip(rows, decision.guardrails, strict=True):
@@ -157,7 +159,7 @@ def status_of(plan: Plan, decision: Decision, sight: Sight) -> dict[str, Any]:
         "health": decision.health.value,
         "holds": [hold.value for hold in decision.holds],
         "reasons": written["reasons"],
-        "guardrails": rows,
+        "guardrails": rows or before.get("guardrails", []),
         "required": list(plan.required(shadow=decision.cursor.stage is Stage.SHADOW)),
         "promotion": written["promotion"],
         "combined": written["combined"],

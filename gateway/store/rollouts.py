@@ -4,7 +4,7 @@ effects, the route included, and it is refused to whoever does not lead any more
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -22,6 +22,7 @@ from gateway.store.rolloutrecords import (
     RolloutConflict,
     RolloutRecord,
     RolloutStep,
+    Sample,
     StageRecord,
     Touch,
 )
@@ -198,10 +199,9 @@ class Rollouts(Part):
         for delivery in step.deliveries:
             connection.execute(sa.insert(schema.deliveries).values(**asdict(delivery)))
 
-    def touch_rollouts(self, touches: Iterable[Touch], term: int) -> None:
+    def touch_rollouts(self, touches: Sequence[Touch], samples: Sequence[Sample], term: int) -> None:
         """Looks that changed nothing, many in one transaction. What has changed since is left alone. Fenced."""
-        touches = list(touches)
-        if not touches:
+        if not touches and not samples:
             return
         with self._write() as connection:
             _fence(connection, term)
@@ -209,12 +209,10 @@ class Rollouts(Part):
                 where = (_R.id == touch.id, _R.seq == touch.seq)
                 values = {"cursor": touch.cursor, "status": touch.status, "term": term}
                 connection.execute(sa.update(schema.rollouts).where(*where).values(**values))
-                if touch.sample is not None:
-                    connection.execute(
-                        sa.delete(schema.rollout_samples).where(_S.rollout == touch.id, _S.at == touch.at)
-                    )
-                    row = {"rollout": touch.id, "at": touch.at, "body": touch.sample}
-                    connection.execute(sa.insert(schema.rollout_samples).values(**row))
+            for each in samples:
+                where = (_S.rollout == each.rollout, _S.at == each.at)
+                connection.execute(sa.delete(schema.rollout_samples).where(*where))
+                connection.execute(sa.insert(schema.rollout_samples).values(**asdict(each)))
 
     def next_rollout(self, rollout_id: str, cursor: dict[str, Any], base: dict[str, Any], term: int) -> RolloutRecord:
         """It waits for nobody any more: its clock starts now."""
