@@ -96,6 +96,7 @@ class Callers:
         """Requests a second, by model; may change while it runs."""
         self.seen: list[Seen] = []
         self.n_lost = 0
+        self.faults: list[str] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
 
@@ -106,6 +107,8 @@ class Callers:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join(30)
+        if self.faults:
+            raise BenchError(f"{len(self.faults)} requests could not be counted: {self.faults[0]}")
 
     def of(self, name: str) -> list[Seen]:
         """In order of arrival."""
@@ -133,11 +136,16 @@ class Callers:
                     task = asyncio.ensure_future(self._ask(calls[n % N_CHANNELS], name, row))
                     tasks.add(task)
                     task.add_done_callback(tasks.discard)
+                    task.add_done_callback(self._note)
             await asyncio.sleep(0.002)
         if tasks:
             await asyncio.wait(tasks, timeout=20)
         for channel in channels:
             await channel.close()
+
+    def _note(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            self.faults.append(repr(error))
 
     async def _ask(self, call: Any, name: str, row: np.ndarray[Any, Any]) -> None:
         sent_s = time.time()
