@@ -1,6 +1,6 @@
 """What it costs to weigh two versions against each other: a route with a candidate, beside the same one without names.
 
-Closed loop (h2load), one generator thread. Two workers of one build, each over the same two versions, half of the requests
+Closed loop (h2load), one generator thread. Two workers of one build, each over the same two versions, half of the load
 to either, take turns, round by round; only in one of them the arms are called stable and candidate, and so compared.
 """
 
