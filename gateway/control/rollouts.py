@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from gateway.control import fleet
 from gateway.control.rolloutlook import Looker, Sight
-from gateway.control.rolloutstep import ACTOR, sample_of, status_of, step_of
+from gateway.control.rolloutstep import ACTOR, new_alerts, sample_of, status_of, step_of
 from gateway.errors import GatewayError
 from gateway.observability import logs
 from gateway.rollout.cursor import Cursor
@@ -177,6 +177,7 @@ class Rollouts:
         decision = decide(plan, sight.snapshot)
         ends = decision.next_look_s is None
         is_news = decision.event is not None or decision.changes_traffic or ends
+        is_news = is_news or bool(new_alerts(decision, record.status))
         self._sample(record, known, decision, sight)
         if is_news or (decision.changes(before) and record.seq < MAX_HOLDS_KEPT):
             step = step_of(record, plan, before, sight, decision, self.endpoints)

@@ -160,6 +160,7 @@ def status_of(plan: Plan, decision: Decision, sight: Sight, before: Mapping[str,
         "holds": [hold.value for hold in decision.holds],
         "reasons": written["reasons"],
         "guardrails": rows or before.get("guardrails", []),
+        "alerts": sorted({*before.get("alerts", ()), *alerts(decision)}),
         "required": list(plan.required(shadow=decision.cursor.stage is Stage.SHADOW)),
         "promotion": written["promotion"],
         "combined": written["combined"],
@@ -220,7 +221,7 @@ def _deliveries(
 
     at = sight.snapshot.now.wall_s
     made = []
-    for kind in told(before, decision):
+    for kind in (*told(before, decision), *(["alert"] if new_alerts(decision, record.status) else [])):
         event_id = hashlib.sha256(f"{record.id} {record.seq + 1} {kind}".encode()).hexdigest()[:32]
         body = json.dumps(cloud_event(record, decision, sight, kind, headline, event_id, at)).encode()
         made += [Delivery(event_id, name, "waiting", 0, at, at, "", body) for name in endpoints]
@@ -236,6 +237,16 @@ def told(before: Cursor, decision: Decision) -> Sequence[str]:
         return [kind]
     new = [hold for hold in decision.holds if hold in _WAITS and before.held_since(hold) is None]
     return ["waiting"] if new else []
+
+
+def alerts(decision: Decision) -> list[str]:
+    """Guardrails that say worse, and are only to tell somebody."""
+    return [verdict.name for verdict in decision.guardrails if verdict.is_worse and verdict.action == "alert"]
+
+
+def new_alerts(decision: Decision, status: Mapping[str, Any]) -> set[str]:
+    """Each is told once in a rollout."""
+    return set(alerts(decision)) - set(status.get("alerts", ()))
 
 
 def cloud_event(
