@@ -1,4 +1,4 @@
-"""What `make demo` shows is true: its models are what the story says. That the story comes about is tests/rollouts_e2e."""
+"""The models of `make demo` are what its story says; that the story comes about is shown by tests/rollouts_e2e."""
 
 from __future__ import annotations
 
