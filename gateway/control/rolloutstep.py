@@ -67,7 +67,7 @@ def step_of(
         snapshot_digest=snapshot.digest(),
         decision=written,
         headline=headline,
-        status=status_of(plan, decision, sight),
+        status=status_of(plan, decision, sight, record.status),
         actor=ACTOR,
         route=route,
         adopts=publishes and route is None,
@@ -142,8 +142,10 @@ def _good(record: RolloutRecord, plan: Plan, snapshot: Snapshot, decision: Decis
     return None
 
 
-def status_of(plan: Plan, decision: Decision, sight: Sight) -> dict[str, Any]:
-    """What the last look found, for people and for who promotes by hand."""
+def status_of(plan: Plan, decision: Decision, sight: Sight, before: Mapping[str, Any]) -> dict[str, Any]:
+    """What the last look found, for people and for who promotes by hand. Where nothing is judged any more, what was
+    found last stays.
+    """
     written, snapshot = decision.as_dict(), sight.snapshot
     rows = explain.rows(written)
     for row, verdict in zip(rows, decision.guardrails, strict=True):
@@ -157,7 +159,8 @@ def status_of(plan: Plan, decision: Decision, sight: Sight) -> dict[str, Any]:
         "health": decision.health.value,
         "holds": [hold.value for hold in decision.holds],
         "reasons": written["reasons"],
-        "guardrails": rows,
+        "guardrails": rows or before.get("guardrails", []),
+        "alerts": sorted({*before.get("alerts", ()), *alerts(decision)}),
         "required": list(plan.required(shadow=decision.cursor.stage is Stage.SHADOW)),
         "promotion": written["promotion"],
         "combined": written["combined"],
@@ -218,7 +221,7 @@ def _deliveries(
 
     at = sight.snapshot.now.wall_s
     made = []
-    for kind in told(before, decision):
+    for kind in (*told(before, decision), *(["alert"] if new_alerts(decision, record.status) else [])):
         event_id = hashlib.sha256(f"{record.id} {record.seq + 1} {kind}".encode()).hexdigest()[:32]
         body = json.dumps(cloud_event(record, decision, sight, kind, headline, event_id, at)).encode()
         made += [Delivery(event_id, name, "waiting", 0, at, at, "", body) for name in endpoints]
@@ -234,6 +237,16 @@ def told(before: Cursor, decision: Decision) -> Sequence[str]:
         return [kind]
     new = [hold for hold in decision.holds if hold in _WAITS and before.held_since(hold) is None]
     return ["waiting"] if new else []
+
+
+def alerts(decision: Decision) -> list[str]:
+    """Guardrails that say worse, and are only to tell somebody."""
+    return [verdict.name for verdict in decision.guardrails if verdict.is_worse and verdict.action == "alert"]
+
+
+def new_alerts(decision: Decision, status: Mapping[str, Any]) -> set[str]:
+    """Each is told once in a rollout."""
+    return set(alerts(decision)) - set(status.get("alerts", ()))
 
 
 def cloud_event(

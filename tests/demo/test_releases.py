@@ -18,11 +18,9 @@ from gateway.rollout.acceptance import compare, signature_fault
 from gateway.rollout.plan import parse
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    found = tmp_path_factory.mktemp("releases")
-    models.train(found, lambda _: None)
-    return found
+@pytest.fixture
+def folder(released_models: Path) -> Path:
+    return released_models
 
 
 def answers(folder: Path, model: str, version: int) -> tuple[list[object], list[str]]:

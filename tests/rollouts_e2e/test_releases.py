@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 
-from demo.rollouts import models as story
 from demo.rollouts.follow import Stream
 from gateway.registry import golden
 from tests.conftest import Serve
@@ -111,10 +110,10 @@ def _release_of_made_up_models(root: Path, rows: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def stage(released_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """models/ with two versions each, rows/ with the traffic."""
-    folder = tmp_path_factory.mktemp("releases")
-    story.train(folder, lambda _: None)
+    folder = tmp_path_factory.mktemp("releases") / "stage"
+    shutil.copytree(released_models, folder)
     _release_of_made_up_models(folder / "models", folder / "rows")
     return folder
 
