@@ -24,6 +24,8 @@ from tests.support.controlclient import ControlClient
 from tests.support.gatewayprocess import GatewayProcess
 from tests.support.onnxmodels import build, busy, identity, node, store, tensor
 
+pytestmark = pytest.mark.timeout(400)  # the fixture waits for six rollouts, on a machine that may be busy
+
 RATE = 300.0
 PATIENCE_S = 150.0
 PLAN = {
