@@ -29,6 +29,10 @@ serve: build demo-models ## serve MODELS (default: demo models, trained at the f
 demo-models: .venv/installed ## train the demo models into MODELS, unless it holds models of yours
 	@$(BIN)/python -m demo --unless-others "$(MODELS)"
 
+.PHONY: demo
+demo: build ## a gateway under load and three releases at once: one promoted, two taken back; some two minutes
+	@$(BIN)/python -m demo.rollouts $(ARGS)
+
 .PHONY: build
 build: build/release/done ## system packages, .venv with the gateway command, native modules; only what is missing
 

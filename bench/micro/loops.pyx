@@ -8,7 +8,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from gateway.native.arm cimport Arm
-from gateway.native.batch cimport Batch
+from gateway.native.batch cimport Batch, encode_rows
 from gateway.native.body cimport Body, Budget
 from gateway.native.call cimport Call
 from gateway.native.codec cimport PARSE_OK, OutputView, Wire, encode_response, free_wire, parse_request
@@ -16,7 +16,7 @@ from gateway.native.cursor cimport Span
 from gateway.native.http2 cimport Outgoing, Session, SessionLimits
 from gateway.native.lane cimport Lane
 from gateway.native.monitor cimport Monitor
-from gateway.native.request cimport REQUEST_NEW, Caller, Request
+from gateway.native.request cimport REQUEST_NEW, Caller, Holder, Request, Stamp
 from gateway.native.noted cimport Noted, is_notable, note, note_all, release_noted
 from gateway.native.route cimport Asked, ShadowLoad, ShadowSpec, Target
 from gateway.native.routetable cimport RouteTable
@@ -318,6 +318,27 @@ cdef class Shadowed(Bind):
         for k in range(batch.n_members):
             batch.results[k] = self.answer
         return lane.complete(batch, 1000)
+
+
+cdef class Stamped(Bind):
+    """Stamped(signature, message, outputs, arm, stamp): answers encoded from a batch's outputs; with a stamp, what it adds too."""
+
+    cdef Request request
+    cdef list outputs
+    cdef int64_t n_rows
+
+    def __cinit__(self, Signature signature not None, bytes message not None, list outputs, Arm arm, Stamp stamp):
+        self.request = bound(signature, self.body, &self.wire, None)
+        self.request.arm, self.outputs = arm, outputs
+        self.request.holder = Holder()
+        self.request.holder.stamp = stamp
+        self.n_rows = self.request.n_rows
+
+    def repeat(self, int64_t n):
+        cdef int64_t i
+        cdef Body body
+        for i in range(n):
+            body = encode_rows(self.request, self.outputs, 0, self.n_rows)
 
 
 cdef class AddCancel:

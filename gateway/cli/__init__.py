@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from gateway.cli import audit, drift, model, rollout, route, shadow
+from gateway.cli import audit, drift, feedback, model, rollout, route, shadow
 from gateway.cli.bench import bench
 from gateway.cli.control import control
 from gateway.cli.predict import predict
@@ -33,6 +33,7 @@ app.add_typer(route.app)
 app.add_typer(shadow.app)
 app.add_typer(rollout.app)
 app.add_typer(drift.app)
+app.add_typer(feedback.app)
 app.add_typer(audit.app)
 app.command()(control)
 app.command()(worker)

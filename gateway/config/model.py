@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from gateway.config.feedback import Feedback
 from gateway.config.files import load_yaml
 from gateway.config.monitoring import Monitoring
 from gateway.config.units import (
@@ -212,6 +213,7 @@ class ModelConfig(_Section):
     batching: Batching = Field(default_factory=Batching)
     onnx: Onnx = Field(default_factory=Onnx)
     monitoring: Monitoring = Field(default_factory=Monitoring)
+    feedback: Feedback = Field(default_factory=lambda: Feedback(enabled=False))
 
 
 def load_model_config(folder: Path) -> ModelConfig:

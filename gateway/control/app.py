@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from gateway.control import problems
-from gateway.control.api import audit, captures, drift, models, rollouts, routes, shadows, workers
+from gateway.control.api import audit, captures, drift, feedback, models, rollouts, routes, shadows, workers
 from gateway.control.plane import Plane
 from gateway.observability.aggregate import Aggregate
 from gateway.observability.metrics import render
@@ -23,6 +23,7 @@ gateway control plane
   /v1/shadows     what shadows answered, beside what callers got
   /v1/workers     who serves
   /v1/drift       how far traffic is from the profiles; /v1/alarms: what was found
+  /v1/feedback    how answers turned out: report it, and how versions do by it
   /v1/audit       who changed what
   /metrics        what all workers counted, for Prometheus
   /docs           this interface, to read and try
@@ -57,9 +58,13 @@ def create_app(plane: Plane) -> FastAPI:
             totals = Aggregate(0).totals()
         # In a thread: with a thousand versions it is a second's work.
         accept = request.headers.get("accept", "")
-        body, content_type = await asyncio.to_thread(lambda: render(totals, accept, plane.drift_families()))
+        body, content_type = await asyncio.to_thread(
+            lambda: render(
+                totals, accept, [*plane.drift_families(), *plane.feedback_families(), *plane.rollout_families()]
+            )
+        )
         return Response(body, media_type=content_type)
 
-    for part in (models, routes, rollouts, shadows, workers, audit, drift, captures):
+    for part in (models, routes, rollouts, shadows, workers, audit, drift, captures, feedback):
         app.include_router(part.router)
     return app

@@ -17,6 +17,7 @@ from gateway.control.leader import Leader
 from gateway.control.registration import Registrar
 from gateway.control.storekeeper import StoreKeeper
 from gateway.errors import GatewayError
+from gateway.feedback.desk import Desk
 from gateway.observability.aggregate import Totals
 
 if TYPE_CHECKING:
@@ -42,6 +43,11 @@ class Plane:
     """Names of those that are told of alarms."""
     commit: threading.Lock = field(default_factory=threading.Lock)
     """Held while a change is checked against the store and written to it."""
+    desk: Desk = field(init=False)
+    """Takes what callers report."""
+
+    def __post_init__(self) -> None:
+        self.desk = Desk(self.keeper.get)
 
     @property
     def store(self) -> Store:
@@ -58,6 +64,24 @@ class Plane:
         except GatewayError:
             return []
         return list(driftmetrics.families(found, live))
+
+    def rollout_families(self) -> list[Metric]:
+        """Of rollouts; none while the store cannot be read."""
+        from gateway.control import rolloutmetrics
+
+        try:
+            return list(rolloutmetrics.families(self.store.rollouts(live=True), self.store.rollout_outcomes()))
+        except GatewayError:
+            return []
+
+    def feedback_families(self) -> list[Metric]:
+        """Counters of feedback; none while the store cannot be read."""
+        from gateway.control import feedbackmetrics
+
+        try:
+            return list(feedbackmetrics.families(self.store.feedback_sums()))
+        except GatewayError:
+            return []
 
     def live(self) -> list[WorkerRecord]:
         return living(self.store.workers(seen_within_s=LIVE_S))

@@ -27,6 +27,8 @@ from gateway.control.server import serve
 from gateway.control.storekeeper import StoreKeeper
 from gateway.control.webhooks import Courier
 from gateway.errors import GatewayError
+from gateway.feedback.report import MAX_AGE_S
+from gateway.feedback.tally import hour_of
 from gateway.monitoring.baseline import Settings
 from gateway.observability import logs
 
@@ -41,7 +43,11 @@ COURIER_EVERY_S = 1.0
 PRUNE_EVERY_S = 600.0
 START_GRACE_S = 10.0
 """For the first worker of each place to report; then a model's first route does not wait for it any longer."""
+FORGET_SUMS_AFTER_S = 400 * 24 * 3600.0
+"""Of feedback; last year's season can be compared."""
 FORGET_WORKERS_AFTER_S = 24 * 3600.0
+FORGET_ROLLOUTS_AFTER_S = 90 * 24 * 3600.0
+"""The points of their timelines; what moved them is kept for good."""
 FORGET_REPORTS_AFTER_S = {
     "plan": 24 * 3600.0,
     "evidence": 30 * 24 * 3600.0,
@@ -115,6 +121,7 @@ async def _run(options: ControlOptions, sock: socket.socket) -> int:
         return 1
     finally:
         await link.close()
+        await asyncio.to_thread(plane.desk.close)
         await asyncio.to_thread(leader.stop)
         await asyncio.to_thread(keeper.close)
     return 0
@@ -164,6 +171,9 @@ def add_duties(plane: Plane) -> None:
         store.forget_workers(now_s - FORGET_WORKERS_AFTER_S)
         for kind, after_s in FORGET_REPORTS_AFTER_S.items():
             store.prune_reports(kind, now_s - after_s)
+        store.prune_rollouts(now_s - FORGET_ROLLOUTS_AFTER_S)
+        # A day more than reports are taken for: what is forgotten could be counted twice.
+        store.prune_feedback(now_s - MAX_AGE_S - 24 * 3600.0, hour_of(now_s - FORGET_SUMS_AFTER_S))
 
     plane.leader.add("routes", ROUTES_EVERY_S, route)
     plane.leader.add("registry", REGISTER_EVERY_S, register)

@@ -138,7 +138,7 @@ class Looker:
             ),
             route,
             new,
-            collected.facts.failed_candidate + collected.facts.broken_candidate,
+            collected.facts.failed_candidate,  # a broken answer has failed
         )
 
     def _load_fault(

@@ -111,7 +111,7 @@ def run(
             [frame(message) for message in messages],
             headers(authority),
             shape.streams,
-            _plan_us(shape),
+            plan_us(shape),
             keep_answers,
         )
         gc.collect()
@@ -159,7 +159,7 @@ def headers(authority: bytes) -> list[tuple[bytes, bytes]]:
     ]
 
 
-def _plan_us(shape: Shape) -> np.ndarray[Any, Any] | None:
+def plan_us(shape: Shape) -> np.ndarray[Any, Any] | None:
     if shape.rate_per_s is None:
         return None
     seconds = shape.warmup_s + shape.seconds

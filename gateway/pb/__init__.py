@@ -33,5 +33,6 @@ for _file in descriptor_pb2.FileDescriptorSet.FromString(_DESCRIPTORS.read_bytes
 inference: Final = _namespace("inference.proto")
 model_config: Final = _namespace("model_config.proto")
 health: Final = _namespace("health.proto")
+feedback: Final = _namespace("feedback.proto")
 reflection: Final = _namespace("reflection.proto")
 reflection_alpha: Final = _namespace("reflection_alpha.proto")

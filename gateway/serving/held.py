@@ -10,6 +10,7 @@ from gateway.backends.base import Backend
 from gateway.batching.dispatch import Executor
 from gateway.batching.policy import LanePolicy
 from gateway.config.model import ModelConfig
+from gateway.feedback.prediction import Prediction
 from gateway.native.batch import Batch
 from gateway.native.lane import Lane
 from gateway.serving.catalog import ServedVersion
@@ -27,6 +28,8 @@ class Source:
     fingerprint: Fingerprint
     watch: Watch | None = field(default=None, compare=False)
     """How its values are watched; known once it is open."""
+    prediction: Prediction | None = field(default=None, compare=False)
+    """What its answers' receipts tell; None: they carry none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -24,6 +24,7 @@ from gateway.batching.dispatch import Executor
 from gateway.batching.policy import lane_policy
 from gateway.config.model import ModelConfig
 from gateway.errors import GatewayError, LoadError, NotFound, Unavailable
+from gateway.feedback import prediction
 from gateway.native import signature as native_signature
 from gateway.native.connection import Hub
 from gateway.native.lane import Lane
@@ -33,6 +34,7 @@ from gateway.serving import override
 from gateway.serving.captures import Captures, Tap
 from gateway.serving.catalog import Catalog, ServedVersion, State
 from gateway.serving.faults import FaultLog
+from gateway.serving.feedback import Feedback
 from gateway.serving.held import Held, Holdings, Source, fingerprint
 from gateway.serving.modelconfig import to_triton
 from gateway.serving.monitors import Monitors, Watch
@@ -64,11 +66,13 @@ class Loader:
         routing: Routing | None = None,
         monitors: Monitors | None = None,
         captures: Captures | None = None,
+        feedback: Feedback | None = None,
     ) -> None:
         self._catalog, self._hub, self._workers = catalog, hub, workers
         self._routing = routing or Routing(partial(setattr, hub, "routes"), catalog.defaults)
         self._monitors = monitors
         self._captures = captures
+        self._feedback = feedback
         self._on_settled = on_settled
         self._models = models
         self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -355,6 +359,8 @@ class Loader:
         if self._monitors and source.watch:
             self._monitors.attach(entry.model, entry.version, lane, source.watch)
             shadow_lane.monitor = lane.monitor
+        if self._feedback and source.prediction:
+            self._feedback.attach(lane, signature, source.prediction)
         if self._captures:
             self._captures.attach(entry.model, entry.version, backend.signature, run)
         self._holdings[entry] = Held(lane, executor, backend, policy, source, background)
@@ -432,6 +438,13 @@ class Loader:
 def _open(path: Path, config: ModelConfig, threads: int, model: str, version: str) -> tuple[Backend, Source]:
     source = Source(path, config, fingerprint(path))  # first: what changes during the load is found by the next one
     backend = onnx.load(path, config, threads, model=model, version=version)
+    if config.feedback.enabled:
+        try:
+            told = prediction.choose(config.feedback, backend.signature.outputs, backend.signature.batched)
+        except LoadError:
+            backend.close()
+            raise
+        source = replace(source, prediction=told)
     backend.warm_up()
     if not config.monitoring.enabled:
         return backend, source

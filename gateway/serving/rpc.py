@@ -6,7 +6,7 @@ Triton's where the Open Inference Protocol is silent. ModelInfer and ModelStream
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -39,8 +39,8 @@ class Services:
     """Handlers by gRPC path, over one worker's catalog and `holdings`.
 
     `extensions` are the OIP extensions that the data plane really offers. `workers` are asked for their statistics;
-    None: there is this one only. Without a `repository`, load and unload are refused. `wake()` sends what handlers
-    leave behind outside of a turn of the data plane.
+    None: there is this one only. Without a `repository`, load and unload are refused. `more` are handlers of other
+    services. `wake()` sends what handlers leave behind outside of a turn of the data plane.
     """
 
     unary: dict[str, Callable[[bytes], bytes]]
@@ -57,6 +57,7 @@ class Services:
         holdings: Holdings | None = None,
         workers: Workers | None = None,
         repository: Repository | None = None,
+        more: Mapping[str, Callable[[Stream], StreamHandler]] | None = None,
         wake: Callable[[], None] = lambda: None,
     ) -> None:
         self._catalog = catalog
@@ -82,6 +83,7 @@ class Services:
             **health.streaming,
             V1.path: v1.open,
             V1ALPHA.path: v1alpha.open,
+            **(more or {}),
         }
 
     def server_live(self, message: bytes) -> bytes:

@@ -39,6 +39,7 @@ from gateway.serving.commands import Commands, Handler
 from gateway.serving.evidence import COST_KIND, COSTS_EVERY_S, Evidence
 from gateway.serving.evidence import KIND as EVIDENCE_KIND
 from gateway.serving.faults import FaultLog
+from gateway.serving.feedback import Feedback
 from gateway.serving.front import Front
 from gateway.serving.held import Holdings
 from gateway.serving.listener import Listener, tls_context
@@ -124,6 +125,7 @@ class Worker:
         holdings: Holdings = {}
         handlers: dict[str, Handler] = {"load": self._load, "unload": self._unload, "statistics": self._statistics}
         self.commands = Commands(options.command_fd, self._tell, handlers)
+        self.feedback = Feedback(options.store_url(), options.state, lambda: self.hub.wake())
         self.services = services = Services(
             self.catalog,
             package_version("gateway"),
@@ -131,6 +133,7 @@ class Worker:
             holdings=holdings,
             workers=self.commands if options.workers > 1 else None,
             repository=Repository(self.commands, options.scratch) if options.model_control else None,
+            more=self.feedback.streaming,
             wake=lambda: self.hub.wake(),
         )
         limits = options.limits
@@ -157,7 +160,15 @@ class Worker:
         labels = Labels(options.models)
         release = package_version("gateway")
         router = surface.build(
-            self.hub, self.catalog, services, labels, limits, release, report, self.hub.limits.forward_pattern
+            self.hub,
+            self.catalog,
+            services,
+            labels,
+            limits,
+            release,
+            report,
+            self.hub.limits.forward_pattern,
+            self.feedback.post,
         )
         self.front = Front(self.hub, router, limits, report)
         self.hub.http1 = self.front.connect
@@ -174,6 +185,7 @@ class Worker:
             self.routing,
             self.monitors,
             self.captures,
+            self.feedback,
         )
         self.shadows = Shadows(self.hub, options.shadows)
         sweeper = loop.create_task(self._sweep())
@@ -188,6 +200,7 @@ class Worker:
                 folder=options.routes_folder or options.state,
                 is_first=options.accept == "at_once" and options.control_fd is not None,
             )
+            self.feedback.errand = self.agent.errand
             self.agent.add_source(TILE_KIND, TILES_EVERY_S, self.monitors.read)
             self.agent.add_source(CAPTURE_KIND, CAPTURES_EVERY_S, self.captures.source(self.agent))
             self.agent.add_source(acceptance.KIND, acceptance.EVERY_S, acceptance.Trials(holdings).source(self.agent))
@@ -246,6 +259,7 @@ class Worker:
             if self.listener:
                 await self.listener.close()
             self.commands.close()
+            self.feedback.close()
             self.loader.close()
             self.shadows.close()
             self.hub.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration: what this code reads and writes."""
 
 metadata = sa.MetaData()
@@ -220,3 +220,56 @@ last_good = sa.Table(
     sa.Column("at", _Time, nullable=False),
 )
 """Written in the transaction that promotes: never inferred from the routes."""
+feedback = sa.Table(
+    "feedback",
+    metadata,
+    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("id", sa.LargeBinary, nullable=False),
+    sa.Column("row", sa.Integer, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("answered", sa.Text, nullable=False),
+    sa.Column("arm", sa.Text, nullable=False),
+    sa.Column("stage", sa.BigInteger, nullable=False),
+    sa.Column("weight", sa.Integer, nullable=False),
+    sa.Column("unit", sa.LargeBinary),
+    sa.Column("arrived_at", _Time, nullable=False),
+    sa.Column("at", _Time, nullable=False),
+    sa.Column("predicted", sa.Text),
+    sa.Column("score", _Time),
+    sa.Column("label", sa.Text),
+    sa.Column("value", _Time),
+    sa.Column("groups", sa.Text, nullable=False),
+    sa.UniqueConstraint("id", "row", "kind", "name", name="feedback_once"),
+    sa.Index("feedback_by_stage", "model", "stage", "seq"),
+    sa.Index("feedback_by_time", "at"),
+    sqlite_autoincrement=True,
+)
+"""Facts, see feedback.report.Fact. `seq` grows in the order of commits, and none comes twice: who has read up to one
+has missed nothing.
+"""
+
+feedback_tallies = sa.Table(
+    "feedback_tallies",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("version", sa.Text, primary_key=True),
+    sa.Column("hour", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("n", sa.BigInteger, nullable=False),
+    sa.Column("hits", sa.BigInteger, nullable=False),
+    sa.Column("total", _Time, nullable=False),
+    sa.Column("squares", _Time, nullable=False),
+)
+"""Sums of facts by the hour in which the answer was asked for, see feedback.tally.Tally."""
+
+feedback_keys = sa.Table(
+    "feedback_keys",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("key", sa.Text, nullable=False),
+)
+"""One row, where there is no state folder that all share."""

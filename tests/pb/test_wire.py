@@ -91,6 +91,7 @@ def test_our_symbols_and_tritons_live_side_by_side() -> None:
 
 def test_every_file_is_kept_for_reflection_under_its_name() -> None:
     assert set(pb.file_descriptor_protos) == {
+        "feedback.proto",
         "health.proto",
         "inference.proto",
         "model_config.proto",

@@ -43,6 +43,7 @@ def files(answer: Any) -> list[str]:
 def test_list_services_lists_all_of_them_sorted(dialect: Dialect) -> None:
     answer = ask(dialect, list_services="")
     assert [service.name for service in answer.list_services_response.service] == [
+        "gateway.v1.Feedback",
         "grpc.health.v1.Health",
         "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",

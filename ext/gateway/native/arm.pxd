@@ -21,6 +21,7 @@ cdef class Arm:
     cdef ArmStats stats
     cdef public Scales scales           # None: nobody compares it with another
     cdef public int side                # there: 0 stable, 1 candidate
+    cdef bytes named                    # all of the above as its tokens have it (see receipt.pxd); None: none was made yet
 
     cdef void note(self, int code, int64_t took_us, bint is_rest=*) noexcept
     cdef void weigh(self, int64_t mark, int code, bint has_run, int64_t took_us, const Seen* seen, int64_t now_us) noexcept

@@ -288,6 +288,7 @@ cdef Body encode_rows(Request request, list outputs, int64_t first, int64_t n_ro
     cdef OutputView* views = inside
     cdef OutputView* view
     cdef Span parameters
+    cdef bytes added, stamped
     cdef int i, axis
     cdef int64_t row_elements
     cdef list keep = None
@@ -320,9 +321,12 @@ cdef Body encode_rows(Request request, list outputs, int64_t first, int64_t n_ro
                 keep.append(packed)
                 view.data, view.nbytes = <const uint8_t*>PyBytes_AS_STRING(packed), PyBytes_GET_SIZE(packed)
         parameters.ptr, parameters.len = NULL, 0
-        if request.answer_parameters is not None:
-            parameters.ptr = <const uint8_t*>PyBytes_AS_STRING(request.answer_parameters)
-            parameters.len = PyBytes_GET_SIZE(request.answer_parameters)
+        added = request.answer_parameters
+        if request.holder is not None and request.holder.stamp is not None:
+            stamped = request.holder.stamp.parameters_of(request, outputs, first, n_rows)
+            added = stamped if added is None else added if stamped is None else added + stamped
+        if added is not None:
+            parameters.ptr, parameters.len = <const uint8_t*>PyBytes_AS_STRING(added), PyBytes_GET_SIZE(added)
         return encode_response(signature, request.id, parameters, views, request.n_wanted, request.streamed)
     finally:
         if views != inside:

@@ -150,7 +150,10 @@ cdef class DataPlane:
             request.arm = target.arm
             if target.arm is not None and target.arm.scales is not None:
                 request.mark = target.arm.scales.arrive(target.arm.side, self.asked.has_key, self.asked.key, now_us)
+            if self.asked.has_key:
+                request.unit = self.asked.key | 1
             if drawn is not target:
+                request.drawn = drawn.arm
                 request.answer_parameters = parameters_of_answer(drawn.version)
             elif target.route is not None and target.route.rescue is not None and target.route.rescue.lane is not lane:
                 request.rescue = target.route.rescue

@@ -51,7 +51,13 @@ cdef class Caller(Timed):     # who waits for the answer: a unary call, a messag
     cdef int on_moved(self, Request request) except -1       # from now on this one is answered in place of the one it knew
 
 
+cdef class Stamp:             # what a version's answers carry beside their outputs
+    # Encoded like Request.answer_parameters, or None. Any thread, with the GIL.
+    cdef bytes parameters_of(self, Request request, list outputs, int64_t first, int64_t n_rows)
+
+
 cdef class Holder:            # who holds the request while it waits: its lane
+    cdef public Stamp stamp             # None: its answers carry nothing of their own
     cdef int on_expired(self, Request request, int64_t now_us) except -1
     cdef int on_cancelled(self, Request request, int64_t now_us) except -1      # now_us 0: not known
 
@@ -74,6 +80,8 @@ cdef class Request(Timed):
     cdef Arm arm                        # whose counters it falls on; None: nobody compares
     cdef int64_t mark                   # of its arm's scales; 0: they have none, or it has ended
     cdef Seen seen                      # of its answer, when it is marked
+    cdef Arm drawn                      # that it was drawn for, where another one answers in its place; None: `arm`
+    cdef uint64_t unit                  # salted hash of the sticky key; 0: it has none
     cdef Watcher watcher                # None: nobody listens
     cdef Rescue rescue                  # None: a failure goes to the caller
     cdef void* next                     # the lane's queue: borrowed, the lane holds one reference to each queued request

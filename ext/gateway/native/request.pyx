@@ -32,6 +32,13 @@ cdef class Caller(Timed):
         return <bytes>request.id.ptr[:request.id.len] if request.id.len else b""
 
 
+cdef class Stamp:
+    """Abstract."""
+
+    cdef bytes parameters_of(self, Request request, list outputs, int64_t first, int64_t n_rows):
+        raise AssertionError("abstract")
+
+
 cdef class Holder:
     """Abstract: holds a queued request."""
 

@@ -77,6 +77,7 @@ cdef class Fallback(Rescue):
             second = Request.new(failed.body, self.lane.signature, caller)
             second.streamed, second.is_rest, second.trace = failed.streamed, failed.is_rest, failed.trace
             second.parameters, second.arm = failed.parameters, self.arm
+            second.drawn, second.unit = failed.arm, failed.unit
             second.bind(&self.wire)
             second.timeout_us = 0                             # it began with the first attempt, whose deadline has it
             second.priority_given = min(second.priority_given, <uint64_t>self.lane.n_priorities)

@@ -28,8 +28,11 @@ def build(
     version: str,
     report: Callable[[BaseException], None],
     forward_pattern: re.Pattern[str] | None = None,
+    feedback: Handler | None = None,
 ) -> Router:
-    """`services` has the gRPC service's handlers in `unary` and `streaming`; `version` is the gateway's."""
+    """`services` has the gRPC service's handlers in `unary` and `streaming`; `version` is the gateway's; `feedback`
+    takes reports.
+    """
     procedures = Procedures(services.unary, services.streaming, report)
     server, models, repository = Server(catalog, procedures), Models(catalog, procedures), Repository(procedures)
     infer = Infer(hub.submit, catalog, labels, limits.max_message_bytes, limits.max_json_bytes, report, forward_pattern)
@@ -58,6 +61,8 @@ def build(
         Route("/v2/repository/{repository}/models/{model}/load", POST=repository.load),
         Route("/v2/repository/{repository}/models/{model}/unload", POST=repository.unload),
     ]
+    if feedback:
+        routes.append(Route("/v1/feedback", POST=feedback))
     return Router(routes)
 
 
