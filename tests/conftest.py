@@ -25,19 +25,29 @@ Serve = Callable[..., GatewayProcess]
 @pytest.fixture(scope="session")
 def trained_models() -> Path:
     """The demo models, trained once for each state of demo/ and kept in build/; read only."""
+    return _made("", "demo", sorted((ROOT / "demo").glob("*.py")))
+
+
+def _made(name: str, module: str, sources: list[Path]) -> Path:
     state = hashlib.sha256()
-    for file in sorted((ROOT / "demo").glob("*.py")):
+    for file in sources:
         state.update(file.read_bytes())
     for package in ("scikit-learn", "skl2onnx", "numpy"):
         state.update(version(package).encode())
-    folder = ROOT / "build" / "test-models" / state.hexdigest()[:12]
+    folder = ROOT / "build" / "test-models" / (name + state.hexdigest()[:12])
     # Behind what is there already, which in a debug run is the debug build; the source tree alone has demo/.
     path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(ROOT))))
-    command = [sys.executable, "-m", "demo", str(folder)]
+    command = [sys.executable, "-m", module, str(folder)]
     environment = os.environ | {"PYTHONPATH": path}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=50)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=90)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.fixture(scope="session")
+def released_models() -> Path:
+    """models/ and rows/ of `make demo`, made as those above; read only."""
+    return _made("releases", "demo.rollouts.models", sorted((ROOT / "demo").rglob("*.py")))
 
 
 @pytest.fixture(scope="session")

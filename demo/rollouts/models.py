@@ -138,10 +138,12 @@ MODELS = (
 
 def train(root: Path, tell: Callable[[str], None] = print) -> None:
     """DIR/models/<model>/{1,2}/ and DIR/rows/<model>.npz; what is there already stays."""
+    from threadpoolctl import threadpool_limits
+
     from gateway.errors import GatewayError
 
     root.mkdir(parents=True, exist_ok=True)
-    with locked(root):
+    with locked(root), threadpool_limits(1):  # such small matrices are slower in several threads
         for model in MODELS:
             if is_trained(root, model):
                 continue

@@ -47,7 +47,7 @@ def _facts(each: Followed) -> Iterable[str]:
     if each.model.watched:
         label, word = each.model.watched
         was, is_ = stream.share_said("1", label), stream.share_said("2", label)
-        yield f"it called {is_:.0%} {word}; stable calls {was:.0%} so, for the same requests."
+        yield f"it called {is_:.0%} {word}; stable calls {was:.0%} of them so."
     was, is_ = stream.share_wrong("1"), stream.share_wrong("2")
     yield f"the truth, which the gateway never saw: stable is wrong in {was:.1%} of its answers, this one in {is_:.1%}."
 

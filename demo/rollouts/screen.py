@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from demo.rollouts.follow import Followed
+from gateway.rollout import explain
 
 BAR, SMALL = 30, 8
 QUIET_S = 10.0
@@ -76,9 +77,9 @@ class Screen:
         return f"{seconds // 60}:{seconds % 60:02}"
 
     def _view(self) -> RenderableType:
-        rate = sum(each.stream.n for each in self._followed)
+        n = sum(each.stream.n for each in self._followed)
         head = Text(f" {self._clock()}", style="bold")
-        head.append(f"   {rate:,} requests of real rows so far   nobody decides here but the gateway", style="dim")
+        head.append(f"   {n:,} requests so far, of real rows   nobody decides here but the gateway", style="dim")
         return Group(head, *(self._panel(each) for each in self._followed))
 
     def _panel(self, each: Followed) -> Panel:
@@ -111,7 +112,8 @@ class Screen:
 
     def _evidence(self, each: Followed, got: str, needed: str, style: str) -> Text:
         text = Text()
-        for row in each.status.get("guardrails") or ():
+        ended = each.ended if each.is_over else None
+        for row in each.status.get("guardrails") or (explain.rows(ended["decision"]) if ended else ()):
             if not row.get("n") or row.get(got) is None or not row.get(needed):
                 continue
             share = float(row[got]) / float(row[needed])

@@ -308,6 +308,25 @@ def replay(
             raise typer.Exit(REFUSED)
 
 
+@app.command("plot")
+def plot(
+    rollout: Which,
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write: .png or .svg.", show_default=False)],
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """Draw it: weight, failures, evidence against and for the candidate, decisions."""
+    with answered():
+        from gateway.cli.rolloutplot import draw
+
+        client = Client(server)
+        now = client.get("v1", "rollouts", rollout)
+        line = client.get("v1", "rollouts", rollout, "timeline")
+        title = f"{now['model']} {now['stable']} → {now['candidate']}: {now['stage'].replace('_', ' ')}"
+        points = [(point["at"], point) for point in line["points"]]
+        draw(title, points, line["decisions"], path, now["id"], now["created_at"])
+        print(f"wrote {path}")
+
+
 def _order(client: Client, rollout: str, what: str, body: dict[str, Any], as_json: bool, done: str) -> None:
     with answered():
         answer = client.post("v1", "rollouts", rollout, what, body=body)

@@ -39,7 +39,7 @@ def draw(
     subtitle: str = "",
     began_s: float | None = None,
 ) -> None:
-    """Write `path`. `decisions` have at, event, headline. ConfigError: another suffix, no matplotlib, no points."""
+    """Write `path`. `decisions` as the timeline has them. ConfigError: another suffix, no matplotlib, no points."""
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"{path}: got {path.suffix or 'no suffix'}, expected {' or '.join(SUFFIXES)}")
     try:
@@ -50,19 +50,18 @@ def draw(
         raise ConfigError(f"{path}: the rollout has no points yet, or they are no longer kept")
     zero = samples[0][0] if began_s is None else began_s
     marks = [(each["at"] - zero, each["event"], each["headline"]) for each in decisions if each["event"]]
-    times = [at - zero for at, _ in samples]
-    points = [point for _, point in samples]
+    points = _with_decisions(samples, decisions)
+    times = [at - zero for at, _ in points]
     end = max([*times, *(at for at, _, _ in marks)], default=1.0) or 1.0
+    lines = [point for _, point in points]
     figure = Figure(figsize=(9.2, 7.4), layout="constrained")
     figure.patch.set_alpha(0.0)
     figure.suptitle(_plain(title), fontsize=13, color=_INK, weight="bold", x=0.02, ha="left")
     panels = figure.subplots(4, 1, sharex=True, height_ratios=(1.3, 0.8, 1.5, 1.1))
-    _weight(panels[0], times, points, marks, end, subtitle)
-    _failures(panels[1], times, points, end)
-    _evidence(panels[2], times, points, ("log_e", "log_threshold"), "evidence that it is worse", _BAD, end)
-    _evidence(
-        panels[3], times, points, ("promote_log_e", "promote_log_threshold"), "that it is good enough", _GOOD, end
-    )
+    _weight(panels[0], times, lines, marks, end, subtitle)
+    _failures(panels[1], times, lines, end)
+    _evidence(panels[2], times, lines, ("log_e", "log_threshold"), "evidence that it is worse", _BAD, end)
+    _evidence(panels[3], times, lines, ("promote_log_e", "promote_log_threshold"), "that it is good enough", _GOOD, end)
     for axes in panels:
         _plainly(axes)
         for at, event, _ in marks:
@@ -74,6 +73,21 @@ def draw(
         figure.savefig(path, dpi=130, transparent=True)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def _with_decisions(samples: Sequence[Sample], decisions: Sequence[Mapping[str, Any]]) -> list[Sample]:
+    """What each decision read and set is a point too: between two samples most of it happens."""
+    from gateway.rollout.explain import rows
+
+    points = list(samples)
+    for each in decisions:
+        document = each.get("decision")
+        if document:
+            before = [point for at, point in samples if at <= each["at"]] or [samples[0][1]]
+            guardrails = {row["name"]: row for row in rows(document)}
+            cursor = {name: document["cursor"][name] for name in ("units", "shadow_units")}
+            points.append((each["at"], {**before[-1], **cursor, "guardrails": guardrails}))
+    return sorted(points, key=lambda point: point[0])
 
 
 def _weight(

@@ -59,7 +59,9 @@ def create_app(plane: Plane) -> FastAPI:
         # In a thread: with a thousand versions it is a second's work.
         accept = request.headers.get("accept", "")
         body, content_type = await asyncio.to_thread(
-            lambda: render(totals, accept, [*plane.drift_families(), *plane.feedback_families()])
+            lambda: render(
+                totals, accept, [*plane.drift_families(), *plane.feedback_families(), *plane.rollout_families()]
+            )
         )
         return Response(body, media_type=content_type)
 

@@ -7,8 +7,9 @@ binned here, by edges that were frozen before the start. What is missing is a `f
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -120,6 +121,9 @@ class Told:
         if abs(shares[1] - pi * sum(shares)) > 1e-6 * sum(shares):
             raise ValueError(f"shares: got {shares}, expected {pi:g} for the candidate")
 
+    def said_again(self, at_s: float) -> Told:
+        return self if at_s == self.at_s else replace(self, at_s=at_s)
+
     @property
     def open(self) -> tuple[int, int]:
         stable, candidate = self.head.get("open", (0, 0))
@@ -142,25 +146,24 @@ def collect(
     store: Store, live: Sequence[WorkerRecord], watched: Watched, now_s: float, further: Sequence[Further] = ()
 ) -> Collected:
     """StoreUnavailable. `now_s`: wall clock."""
+    reports: dict[int, list[Report]] = {}
+    for report in store.reports(KIND, watched.model):
+        if report.key.isdigit() and int(report.key) in watched.stages:
+            reports.setdefault(int(report.key), []).append(report)
     told: dict[int, list[Told]] = {}
     faults: list[str] = []
-    for report in store.reports(KIND, watched.model):
-        if not report.key.isdigit() or int(report.key) not in watched.stages:
-            continue
-        try:
-            one = Told.of(report)
-            one.check(watched)
-            told.setdefault(one.generation, []).append(one)
-        except ValueError as error:
-            faults.append(f"worker {report.incarnation}, generation {report.key}: {error}")
     found = Evidence()
-    for generation in sorted(told):
+    for generation, each in sorted(reports.items()):
+        read = _read(watched, generation, each)
+        at_s = {report.incarnation: report.at for report in each}
+        told[generation] = [one.said_again(at_s[one.incarnation]) for one in read.told]
+        faults += read.faults
         try:
-            found = found + _evidence(watched, generation, told[generation])
-        except ValueError as error:  # CountError too: counts that cannot be
+            found = found + read.evidence
+        except ValueError as error:
             faults.append(f"generation {generation}: {error}")
-    for each in further:
-        found = found + each(store, watched)
+    for more in further:
+        found = found + more(store, watched)
     by_worker: dict[str, list[Told]] = {}
     for one in sorted((one for ones in told.values() for one in ones), key=lambda one: one.generation):
         by_worker.setdefault(one.incarnation, []).append(one)
@@ -186,6 +189,59 @@ def collect(
 # --- from one generation's counts to what each guardrail reads
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What was made of one generation's reports; kept for the next look, since most of them will be the same."""
+
+    watched: Watched
+    bodies: tuple[bytes, ...]
+    told: tuple[Told, ...]
+    faults: tuple[str, ...]
+    evidence: Evidence
+
+    def is_of(self, watched: Watched, generation: int, bodies: tuple[bytes, ...]) -> bool:
+        before = self.watched
+        return (
+            self.bodies == bodies
+            and before.plan is watched.plan
+            and before.stages[generation] == watched.stages[generation]
+            and (before.stable, before.candidate, before.baseline)
+            == (watched.stable, watched.candidate, watched.baseline)
+        )
+
+
+_known: OrderedDict[tuple[str, int], _Read] = OrderedDict()
+MAX_KNOWN = 2000
+
+
+def _read(watched: Watched, generation: int, reports: Sequence[Report]) -> _Read:
+    key, bodies = (watched.model, generation), tuple(report.body for report in reports)
+    known = _known.get(key)
+    if known is None or not known.is_of(watched, generation, bodies):
+        known = _read_anew(watched, generation, reports, bodies)
+        _known[key] = known
+        while len(_known) > MAX_KNOWN:
+            _known.popitem(last=False)
+    return known
+
+
+def _read_anew(watched: Watched, generation: int, reports: Sequence[Report], bodies: tuple[bytes, ...]) -> _Read:
+    told, faults, evidence = [], [], Evidence()
+    for report in reports:
+        try:
+            one = Told.of(report)
+            one.check(watched)
+            told.append(one)
+        except ValueError as error:
+            faults.append(f"worker {report.incarnation}, generation {report.key}: {error}")
+    try:
+        evidence = _evidence(watched, generation, told)
+    except ValueError as error:  # CountError too: counts that cannot be
+        faults.append(f"generation {generation}: {error}")
+    slim = tuple(replace(one, counts=None) for one in told)
+    return _Read(watched, bodies, slim, tuple(faults), evidence)
+
+
 def _evidence(watched: Watched, generation: int, told: Sequence[Told]) -> Evidence:
     """ValueError."""
     epoch, pi = watched.stages[generation]
@@ -196,7 +252,7 @@ def _evidence(watched: Watched, generation: int, told: Sequence[Told]) -> Eviden
     # A key may come to several workers: there it is drawn once and counted once in each.
     times = len(counted) if counted[0].head["is_sticky"] else 1
     fine: Integers = np.add.reduce([one.counts for one in counted if one.counts is not None])
-    stable, candidate = fine // times
+    stable, candidate = fine if times == 1 else fine // times
     labels, bins, moments = {}, {}, {}
     for name, rail in watched.plan.guardrails.items():
         match rail:

@@ -29,6 +29,7 @@ DEFAULT_EDGES = (-100.0, -10.0, -1.0, -0.125, 0.0, 0.125, 0.25, 0.375, 0.5, 0.62
 """For values that nobody has seen before the start."""
 
 
+@cache
 def latency_cell(threshold_us: float) -> int:
     """The first cell that is not below the threshold."""
     return int(np.searchsorted(latency_bounds_us(), threshold_us, side="left"))
@@ -36,8 +37,8 @@ def latency_cell(threshold_us: float) -> int:
 
 def latency_bins(cells: Integers, thresholds_us: Sequence[int]) -> tuple[int, ...]:
     """One more than thresholds, fastest first."""
-    cuts = [0, *(latency_cell(threshold) for threshold in thresholds_us), len(cells)]
-    return tuple(int(cells[a:b].sum()) for a, b in pairwise(cuts))
+    above = [int(cells.sum()), *(int(cells[latency_cell(threshold) :].sum()) for threshold in thresholds_us), 0]
+    return tuple(a - b for a, b in pairwise(above))
 
 
 @cache
@@ -61,9 +62,11 @@ def value_bins(cells: Integers, frozen: OutputBaseline) -> tuple[int, ...]:
     if not frozen.edges:
         folded = cells[_FIRST : _FIRST + _N_SIDE].reshape(-1, WORD_BINS).sum(axis=0)
         return (*folded.tolist(), int(cells[:_FIRST].sum()))
-    found = np.zeros(len(frozen.edges) + 1, np.int64)
-    np.add.at(found, _bin_of_cell(frozen.edges)[3:], cells[3:])
-    return (*found.tolist(), int(cells[:3].sum()))
+    used = np.flatnonzero(cells[3:]) + 3
+    found = [0] * (len(frozen.edges) + 1)
+    for cell, n in zip(_bin_of_cell(frozen.edges)[used].tolist(), cells[used].tolist(), strict=True):
+        found[cell] += n
+    return (*found, int(cells[:3].sum()))
 
 
 @cache

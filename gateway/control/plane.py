@@ -65,6 +65,15 @@ class Plane:
             return []
         return list(driftmetrics.families(found, live))
 
+    def rollout_families(self) -> list[Metric]:
+        """Of rollouts; none while the store cannot be read."""
+        from gateway.control import rolloutmetrics
+
+        try:
+            return list(rolloutmetrics.families(self.store.rollouts(live=True), self.store.rollout_outcomes()))
+        except GatewayError:
+            return []
+
     def feedback_families(self) -> list[Metric]:
         """Counters of feedback; none while the store cannot be read."""
         from gateway.control import feedbackmetrics

@@ -46,6 +46,8 @@ START_GRACE_S = 10.0
 FORGET_SUMS_AFTER_S = 400 * 24 * 3600.0
 """Of feedback; last year's season can be compared."""
 FORGET_WORKERS_AFTER_S = 24 * 3600.0
+FORGET_ROLLOUTS_AFTER_S = 90 * 24 * 3600.0
+"""The points of their timelines; what moved them is kept for good."""
 FORGET_REPORTS_AFTER_S = {
     "plan": 24 * 3600.0,
     "evidence": 30 * 24 * 3600.0,
@@ -169,6 +171,7 @@ def add_duties(plane: Plane) -> None:
         store.forget_workers(now_s - FORGET_WORKERS_AFTER_S)
         for kind, after_s in FORGET_REPORTS_AFTER_S.items():
             store.prune_reports(kind, now_s - after_s)
+        store.prune_rollouts(now_s - FORGET_ROLLOUTS_AFTER_S)
         # A day more than reports are taken for: what is forgotten could be counted twice.
         store.prune_feedback(now_s - MAX_AGE_S - 24 * 3600.0, hour_of(now_s - FORGET_SUMS_AFTER_S))
 

@@ -15,24 +15,25 @@ from typing import TYPE_CHECKING
 
 from gateway.control import fleet
 from gateway.control.rolloutlook import Looker, Sight
-from gateway.control.rolloutstep import ACTOR, sample_of, status_of, step_of
+from gateway.control.rolloutstep import ACTOR, may_let_go, new_alerts, sample_of, status_of, step_of
 from gateway.errors import GatewayError
 from gateway.observability import logs
 from gateway.rollout.cursor import Cursor
 from gateway.rollout.decide import begin, decide
 from gateway.rollout.decision import Decision
-from gateway.rollout.phase import Event, Hold, Stage, is_over
+from gateway.rollout.phase import Event, Hold, Stage
 from gateway.rollout.plan import Plan, parse
 from gateway.rollout.snapshot import Now
 
 if TYPE_CHECKING:
     from gateway.store import RouteRecord, Store, WorkerRecord
-    from gateway.store.rolloutrecords import RolloutRecord, Touch
+    from gateway.store.rolloutrecords import RolloutRecord, Sample, Touch
 
 EVERY_S = 0.01
 IDLE_S = 0.25
 """Between two looks for a rollout, while there is none."""
 MAX_WAIT_S = 0.5
+US = 1_000_000.0
 RETRY_S = 0.2
 ACKNOWLEDGE_S = 0.1
 """While workers are still to take a route: clocks start when the last one has."""
@@ -42,6 +43,7 @@ BUSY_SHARE = 0.5
 """Of one processor, at most: with very many rollouts each is looked at less often."""
 MAX_HOLDS_KEPT = 5_000
 """Decisions of one rollout; after so many only those that moved it are kept: a hold that comes and goes is no news."""
+MAX_SAMPLES_UNTOLD = 1_000
 SAMPLES = 2_000.0
 """Points of a timeline in its first doubling: the longer it takes, the further apart they are."""
 
@@ -57,6 +59,7 @@ class _Known:
     due_s: float = 0.0  # monotonic
     retry_s: float = 0.0  # not before, after a failure
     sampled_s: float = 0.0
+    has_let_go: bool = False
     fault: str = ""
     touch: Touch | None = None
 
@@ -76,6 +79,7 @@ class Rollouts:
     _known: dict[str, _Known] = field(default_factory=dict)
     _records: dict[str, RolloutRecord] = field(default_factory=dict)
     _revision: int = -1
+    _samples: list[Sample] = field(default_factory=list)
     _touched_s: float = 0.0
     looks: int = 0
     busy_s: float = 0.0
@@ -167,12 +171,16 @@ class Rollouts:
         route: RouteRecord | None,
         term: int,
     ) -> None:
+        from gateway.store.rolloutrecords import Touch
+
         mono_s = self.monotonic()
         now = Now(self.wall(), None if known.looked_s is None else mono_s - known.looked_s)
         sight = self.looker.look(store, record, plan, before, live, route, now)
         decision = decide(plan, sight.snapshot)
         ends = decision.next_look_s is None
         is_news = decision.event is not None or decision.changes_traffic or ends
+        is_news = is_news or bool(new_alerts(decision, record.status))
+        self._sample(record, known, decision, sight)
         if is_news or (decision.changes(before) and record.seq < MAX_HOLDS_KEPT):
             step = step_of(record, plan, before, sight, decision, self.endpoints)
             after = store.apply_rollout(step, term)
@@ -182,33 +190,42 @@ class Rollouts:
                 return
             self._records[record.id], known.seq, known.touch = after, after.seq, None
         else:
-            known.touch = self._touch(record, plan, known, decision, sight)
+            status = status_of(plan, decision, sight, record.status)
+            known.touch = Touch(record.id, record.seq, decision.cursor.as_dict(), status)
         known.cursor, known.looked_s = decision.cursor, mono_s
+        if decision.cursor.stage is Stage.PROMOTED and plan.mode == "act":
+            self._let_go(store, record, plan, known, sight)
         waits = Hold.ACKNOWLEDGEMENT in decision.holds or decision.changes_traffic
         known.due_s = mono_s + min(decision.next_look_s or 0.0, ACKNOWLEDGE_S if waits else MAX_LOOK_S)
 
-    def _touch(self, record: RolloutRecord, plan: Plan, known: _Known, decision: Decision, sight: Sight) -> Touch:
-        from gateway.store.rolloutrecords import Touch
+    def _let_go(self, store: Store, record: RolloutRecord, plan: Plan, known: _Known, sight: Sight) -> None:
+        """Of stable: `keep` after the promotion it is unloaded. It is brought up again should it be needed."""
+        kept_s = sight.snapshot.now.wall_s - max((stage.at for stage in record.stages), default=0.0)
+        if not known.has_let_go and kept_s >= plan.keep_us / US and may_let_go(record, sight):
+            store.unwant(
+                record.model, record.stable, ACTOR, f"rollout {record.id}: kept for its time after the promotion"
+            )
+            known.has_let_go = True
+
+    def _sample(self, record: RolloutRecord, known: _Known, decision: Decision, sight: Sight) -> None:
+        """A point of its timeline, at every decision and now and then."""
+        from gateway.store.rolloutrecords import Sample
 
         now_s = sight.snapshot.now.wall_s
-        sample = None
         apart_s = max(TOUCH_EVERY_S / 2, (now_s - record.created_at) / SAMPLES)
-        if not is_over(decision.cursor.stage) and abs(now_s - known.sampled_s) >= apart_s:
-            sample, known.sampled_s = sample_of(decision, sight), now_s
-        elif known.touch is not None and known.touch.sample is not None:
-            return Touch(
-                record.id, record.seq, decision.cursor.as_dict(), status_of(plan, decision, sight),
-                known.touch.sample, known.touch.at,
-            )  # fmt: skip
-        return Touch(record.id, record.seq, decision.cursor.as_dict(), status_of(plan, decision, sight), sample, now_s)
+        if abs(now_s - known.sampled_s) >= apart_s or decision.event is not None:
+            self._samples.append(Sample(record.id, now_s, sample_of(decision, sight)))
+            known.sampled_s = now_s
 
     def _flush(self, store: Store, term: int) -> None:
         now_s = self.monotonic()
         if now_s - self._touched_s < TOUCH_EVERY_S:
             return
         touches = [known.touch for known in self._known.values() if known.touch is not None]
-        store.touch_rollouts(touches, term)
+        samples = self._samples[-MAX_SAMPLES_UNTOLD:]
         self._touched_s = now_s
+        store.touch_rollouts(touches, samples, term)
+        self._samples.clear()
         for known in self._known.values():
             known.touch = None
 

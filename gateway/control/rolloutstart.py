@@ -40,14 +40,16 @@ class RolloutStarts:
         self._plane = plane
 
     def check(self, document: Any) -> Checked:
-        """Problem: 404, 409, 422."""
+        """Problem: 404, 409, 422. Under a live rollout the route is looked at as it was before that."""
         plan = self._parsed(document)
         store = self._plane.store
         route = store.routes().get(plan.model)
         if route is None:
             here = ", ".join(store.routes()) or "none yet"
             raise Problem(404, f"model {plan.model!r} has no route, so there is nothing to replace; with one: {here}")
-        stable = plan.stable or rolloutroute.stable_of(parse_route(route.document))
+        live = next((each for each in store.rollouts(plan.model, live=True) if each.stage != "promoted"), None)
+        before = live.base["route"] if live else route.document
+        stable = plan.stable or rolloutroute.stable_of(parse_route(before))
         if stable is None:
             raise Problem(
                 409,
@@ -62,7 +64,7 @@ class RolloutStarts:
                 [("candidate", f"version {stable} answers already, expected another")],
             )
         if plan.mode == "act":
-            faults = rolloutroute.faults(parse_route(route.document), stable, plan.candidate)
+            faults = rolloutroute.faults(parse_route(before), stable, plan.candidate)
             if faults:
                 text = "; ".join(f"{field}: {what}" for field, what in faults)
                 raise Problem(409, f"route of model {plan.model!r}: {text}", faults)
@@ -72,7 +74,6 @@ class RolloutStarts:
                 raise Problem(409, f"model {plan.model!r} version {record.version}: is retired; add it again first")
         self._refuse_unless_stable_serves(plan.model, stable)
         blocked = next((each for each in store.blocked(plan.model) if each.digest == records[1].digest), None)
-        live = next((each for each in store.rollouts(plan.model, live=True) if each.stage != "promoted"), None)
         return Checked(
             plan,
             records[0],

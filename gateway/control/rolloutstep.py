@@ -67,7 +67,7 @@ def step_of(
         snapshot_digest=snapshot.digest(),
         decision=written,
         headline=headline,
-        status=status_of(plan, decision, sight),
+        status=status_of(plan, decision, sight, record.status),
         actor=ACTOR,
         route=route,
         adopts=publishes and route is None,
@@ -75,7 +75,7 @@ def step_of(
         baseline=document(snapshot.baseline) if record.baseline is None and decision.changes_traffic else None,
         base=base,
         want=_want(record, snapshot, decision) if acts else frozenset(),
-        unwant=_unwant(record, decision) if acts else frozenset(),
+        unwant=_unwant(record, sight, decision) if acts else frozenset(),
         blocks=cursor.reason[:4000] if decision.blocks_digest and acts else "",
         good=_good(record, plan, snapshot, decision) if acts else None,
         clears_retry=decision.event is Event.ROLL_BACK and before.stage is Stage.NEEDS_OPERATOR,
@@ -121,11 +121,18 @@ def _want(record: RolloutRecord, snapshot: Snapshot, decision: Decision) -> froz
     return frozenset()
 
 
-def _unwant(record: RolloutRecord, decision: Decision) -> frozenset[str]:
+def _unwant(record: RolloutRecord, sight: Sight, decision: Decision) -> frozenset[str]:
     """What it had loaded, when it is not needed any more: after the last request has ended, never before."""
-    if decision.cursor.stage in (Stage.ROLLED_BACK, Stage.REFUSED, Stage.SUPERSEDED) and decision.event:
+    if decision.event and decision.cursor.stage in (Stage.ROLLED_BACK, Stage.REFUSED, Stage.SUPERSEDED):
         return frozenset(record.loads) - {record.stable}
+    if decision.cursor.stage is Stage.PROMOTED and decision.next_look_s is None:
+        return frozenset({record.stable} if may_let_go(record, sight) else ())
     return frozenset()
+
+
+def may_let_go(record: RolloutRecord, sight: Sight) -> bool:
+    """Of stable, after the promotion: no rule or fallback of the route sends it anything."""
+    return sight.route is None or not rolloutroute.names(sight.route.document, record.stable)
 
 
 def _good(record: RolloutRecord, plan: Plan, snapshot: Snapshot, decision: Decision) -> Any:
@@ -142,8 +149,10 @@ def _good(record: RolloutRecord, plan: Plan, snapshot: Snapshot, decision: Decis
     return None
 
 
-def status_of(plan: Plan, decision: Decision, sight: Sight) -> dict[str, Any]:
-    """What the last look found, for people and for who promotes by hand."""
+def status_of(plan: Plan, decision: Decision, sight: Sight, before: Mapping[str, Any]) -> dict[str, Any]:
+    """What the last look found, for people and for who promotes by hand. Where nothing is judged any more, what was
+    found last stays.
+    """
     written, snapshot = decision.as_dict(), sight.snapshot
     rows = explain.rows(written)
     for row, verdict in zip(rows, decision.guardrails, strict=True):
@@ -157,7 +166,8 @@ def status_of(plan: Plan, decision: Decision, sight: Sight) -> dict[str, Any]:
         "health": decision.health.value,
         "holds": [hold.value for hold in decision.holds],
         "reasons": written["reasons"],
-        "guardrails": rows,
+        "guardrails": rows or before.get("guardrails", []),
+        "alerts": sorted({*before.get("alerts", ()), *alerts(decision)}),
         "required": list(plan.required(shadow=decision.cursor.stage is Stage.SHADOW)),
         "promotion": written["promotion"],
         "combined": written["combined"],
@@ -218,7 +228,7 @@ def _deliveries(
 
     at = sight.snapshot.now.wall_s
     made = []
-    for kind in told(before, decision):
+    for kind in (*told(before, decision), *(["alert"] if new_alerts(decision, record.status) else [])):
         event_id = hashlib.sha256(f"{record.id} {record.seq + 1} {kind}".encode()).hexdigest()[:32]
         body = json.dumps(cloud_event(record, decision, sight, kind, headline, event_id, at)).encode()
         made += [Delivery(event_id, name, "waiting", 0, at, at, "", body) for name in endpoints]
@@ -234,6 +244,16 @@ def told(before: Cursor, decision: Decision) -> Sequence[str]:
         return [kind]
     new = [hold for hold in decision.holds if hold in _WAITS and before.held_since(hold) is None]
     return ["waiting"] if new else []
+
+
+def alerts(decision: Decision) -> list[str]:
+    """Guardrails that say worse, and are only to tell somebody."""
+    return [verdict.name for verdict in decision.guardrails if verdict.is_worse and verdict.action == "alert"]
+
+
+def new_alerts(decision: Decision, status: Mapping[str, Any]) -> set[str]:
+    """Each is told once in a rollout."""
+    return set(alerts(decision)) - set(status.get("alerts", ()))
 
 
 def cloud_event(

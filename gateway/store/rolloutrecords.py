@@ -166,5 +166,12 @@ class Touch:
     seq: int
     cursor: dict[str, Any]
     status: dict[str, Any]
-    sample: dict[str, Any] | None = None  # a point of its timeline
-    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A point of a rollout's timeline."""
+
+    rollout: str
+    at: float
+    body: dict[str, Any]

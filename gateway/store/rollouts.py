@@ -4,7 +4,7 @@ effects, the route included, and it is refused to whoever does not lead any more
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -22,6 +22,7 @@ from gateway.store.rolloutrecords import (
     RolloutConflict,
     RolloutRecord,
     RolloutStep,
+    Sample,
     StageRecord,
     Touch,
 )
@@ -175,7 +176,9 @@ class Rollouts(Part):
             if not is_wanted(connection, record.model, version):
                 want_version(change, record.model, version, step.actor, why)
                 change.is_seen = True
-        for version in sorted(step.unwant):
+        others = [each for each in _live(connection, record.model) if each.id != record.id]
+        needed = {version for each in others for version in (each.stable, each.candidate)}
+        for version in sorted(step.unwant - needed):
             if is_wanted(connection, record.model, version):
                 drop_wanted(change, record.model, version, step.actor, why)
                 change.is_seen = True
@@ -198,10 +201,9 @@ class Rollouts(Part):
         for delivery in step.deliveries:
             connection.execute(sa.insert(schema.deliveries).values(**asdict(delivery)))
 
-    def touch_rollouts(self, touches: Iterable[Touch], term: int) -> None:
+    def touch_rollouts(self, touches: Sequence[Touch], samples: Sequence[Sample], term: int) -> None:
         """Looks that changed nothing, many in one transaction. What has changed since is left alone. Fenced."""
-        touches = list(touches)
-        if not touches:
+        if not touches and not samples:
             return
         with self._write() as connection:
             _fence(connection, term)
@@ -209,12 +211,10 @@ class Rollouts(Part):
                 where = (_R.id == touch.id, _R.seq == touch.seq)
                 values = {"cursor": touch.cursor, "status": touch.status, "term": term}
                 connection.execute(sa.update(schema.rollouts).where(*where).values(**values))
-                if touch.sample is not None:
-                    connection.execute(
-                        sa.delete(schema.rollout_samples).where(_S.rollout == touch.id, _S.at == touch.at)
-                    )
-                    row = {"rollout": touch.id, "at": touch.at, "body": touch.sample}
-                    connection.execute(sa.insert(schema.rollout_samples).values(**row))
+            for each in samples:
+                where = (_S.rollout == each.rollout, _S.at == each.at)
+                connection.execute(sa.delete(schema.rollout_samples).where(*where))
+                connection.execute(sa.insert(schema.rollout_samples).values(**asdict(each)))
 
     def next_rollout(self, rollout_id: str, cursor: dict[str, Any], base: dict[str, Any], term: int) -> RolloutRecord:
         """It waits for nobody any more: its clock starts now."""
@@ -227,12 +227,15 @@ class Rollouts(Part):
             change.audit("gateway", "rollout.begin", subject, f"{record.waits_for} is out of its way", None, None)
             return _one(change.connection, rollout_id)
 
-    def prune_rollouts(self, before: float, samples_before: float) -> int:
-        """Points of timelines, and snapshots of decisions of rollouts that were over before; the decisions stay."""
+    def prune_rollouts(self, before: float) -> int:
+        """Of rollouts that were over before: points of their timelines, and decisions that only held them. What moved
+        them stays.
+        """
         old = sa.select(_R.id).where(_R.finished_at < before)
         with self._write() as connection:
-            connection.execute(sa.delete(schema.rollout_samples).where(_S.at < samples_before, _S.rollout.in_(old)))
-            return connection.execute(sa.delete(schema.rollout_decisions).where(_D.rollout.in_(old))).rowcount
+            gone = connection.execute(sa.delete(schema.rollout_samples).where(_S.rollout.in_(old))).rowcount
+            held = sa.delete(schema.rollout_decisions).where(_D.event == "", _D.rollout.in_(old))
+            return gone + connection.execute(held).rowcount
 
     # --- reading
 
@@ -259,6 +262,13 @@ class Rollouts(Part):
         with self._read() as connection:
             rows = connection.execute(statement.order_by(order).limit(limit)).mappings()
             return [DecisionRecord(**row) for row in rows]
+
+    def rollout_outcomes(self) -> dict[tuple[str, str], int]:
+        """How many ended how, by model and outcome."""
+        statement = sa.select(_R.model, _R.outcome, sa.func.count()).where(_R.finished_at.is_not(None))
+        with self._read() as connection:
+            rows = connection.execute(statement.group_by(_R.model, _R.outcome))
+            return {(model, outcome): int(n) for model, outcome, n in rows}
 
     def rollout_samples(self, rollout_id: str, after: float = 0.0) -> list[tuple[float, dict[str, Any]]]:
         statement = sa.select(_S.at, _S.body).where(_S.rollout == rollout_id, _S.at > after).order_by(_S.at)

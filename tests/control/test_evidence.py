@@ -4,6 +4,7 @@ without saying so.
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -48,6 +49,28 @@ def test_workers_add_up_also_those_that_are_gone(store: Store) -> None:
     assert found.evidence.labels["errors"] == (Stage(1, 0.1, 135, 15, 1, 3), Stage(2, 0.5, 50, 50, 0, 4))
     assert found.evidence.labels["broken"][0] == Stage(1, 0.1, 135, 15, 0, 1)
     assert (found.fault, found.age_s, found.in_flight) == ("", 0.5, 0)
+
+
+def test_two_generations_of_one_epoch_must_have_drawn_alike(store: Store) -> None:
+    watched = replace(WATCHED, stages={5: Stretch(1, 0.1), 6: Stretch(1, 0.1), 7: Stretch(1, 0.2)})
+    for generation, percent in ((5, 10), (6, 10), (7, 20)):
+        put(store, report(side(90), side(10), generation=generation, percent=percent))
+    found = collect(store, workers(store, worker("w0", 7)), watched, NOW_S)
+    assert found.evidence.drawn(1) == (180, 20)
+    assert "pi: got 0.2, expected 0.1" in found.fault
+
+
+def test_what_was_read_before_is_not_taken_for_what_is_there_now(store: Store) -> None:
+    live = workers(store, worker("w0"))
+    put(store, report(side(90, 1), side(10)))
+    assert collect(store, live, WATCHED, NOW_S).evidence.labels["errors"][0].k_stable == 1
+    other = replace(WATCHED, baseline=replace(BASELINE, outputs=None))
+    assert "outputs" not in collect(store, live, other, NOW_S).evidence.bins
+    put(store, report(side(90, 2), side(10), at_s=NOW_S + 5))
+    found = collect(store, live, WATCHED, NOW_S + 6)
+    assert (found.evidence.labels["errors"][0].k_stable, found.age_s) == (2, 1.0)
+    put(store, report(side(90, 2), side(10), at_s=NOW_S + 9))
+    assert collect(store, live, WATCHED, NOW_S + 10).age_s == 1.0
 
 
 def test_the_last_word_of_a_worker_counts_and_not_the_sum_of_its_words(store: Store) -> None:
@@ -198,8 +221,8 @@ def test_edges_of_values_are_moved_to_where_counting_is_exact() -> None:
         assert abs(moved - edge) <= max(abs(edge) / 32 + 1e-12, 2.0**-16)
         frozen = OutputBaseline("y", (moved,))
         for value in (np.nextafter(moved, -np.inf), moved, np.nextafter(moved, np.inf), moved - 1.0, moved + 1.0):
-            if abs(value - moved) < 1e-6 and (moved <= 0 or abs(value) < 2.0**-16):
-                continue  # below zero a cell's nearer end is its own
+            if (value == moved < 0) or (moved == 0 and abs(value) < 2.0**-16):
+                continue  # below zero an edge itself lies in the cell on its left; nearly zero is zero
             cells = np.zeros(scales.VALUE_CELLS, np.int64)
             cells[value_cell_of(float(value))] = 1
             assert bins.value_bins(cells, frozen) == ((0, 1, 0) if value >= moved else (1, 0, 0)), (edge, moved, value)
@@ -223,6 +246,4 @@ def test_costs_become_moments_of_the_cells_middles() -> None:
 
 
 def _json(document: dict[str, Any]) -> bytes:
-    import json
-
     return json.dumps(document).encode()

@@ -187,7 +187,7 @@ def test_a_candidate_that_answers_nan_is_refused_before_anybody_asks_it(control:
     name = start(control, candidate=3)
     found = ended(control, name)
     assert (found["outcome"], found["stages"]) == ("refused", [])
-    assert "NaN" in found["reason"]
+    assert "expected a finite number, got nan" in found["reason"]
     assert control.get("/v1/routes/m")["route"] == {"versions": {"1": 100}}
 
 

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 
-from demo.rollouts import models as story
 from demo.rollouts.follow import Stream
 from gateway.registry import golden
 from tests.conftest import Serve
@@ -24,6 +23,8 @@ from tests.support.conditions import eventually
 from tests.support.controlclient import ControlClient
 from tests.support.gatewayprocess import GatewayProcess
 from tests.support.onnxmodels import build, busy, identity, node, store, tensor
+
+pytestmark = pytest.mark.timeout(400)  # the fixture waits for six rollouts, on a machine that may be busy
 
 RATE = 300.0
 PATIENCE_S = 150.0
@@ -111,10 +112,10 @@ def _release_of_made_up_models(root: Path, rows: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def stage(released_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """models/ with two versions each, rows/ with the traffic."""
-    folder = tmp_path_factory.mktemp("releases")
-    story.train(folder, lambda _: None)
+    folder = tmp_path_factory.mktemp("releases") / "stage"
+    shutil.copytree(released_models, folder)
     _release_of_made_up_models(folder / "models", folder / "rows")
     return folder
 

@@ -1,4 +1,4 @@
-"""Rollouts in the store: one at a time, each decision with all its effects or none, and no word of who lost the lease."""
+"""Rollouts in the store: one at a time, a decision with all its effects or none, no word of who lost the lease."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from gateway.store.rolloutrecords import (
     RolloutConflict,
     RolloutRecord,
     RolloutStep,
+    Sample,
     Touch,
 )
 from gateway.store.rollouts import LEASE
@@ -115,10 +116,10 @@ def test_who_lost_the_lease_writes_nothing_more(open_store: Open) -> None:
     old.release(LEASE, "one")
     second = new.lease(LEASE, "two", 60.0)
     assert second == first + 1
-    touch = Touch(record.id, 0, record.cursor, {"headline": "mine"}, {"units": 0}, 1.0)
+    touch = Touch(record.id, 0, record.cursor, {"headline": "mine"})
     for write in (
         lambda: old.apply_rollout(step(record, 1), first),
-        lambda: old.touch_rollouts([touch], first),
+        lambda: old.touch_rollouts([touch], [], first),
         lambda: old.next_rollout(record.id, record.cursor, {}, first),
     ):
         with pytest.raises(Fenced, match=f"term {first}: a control process with term {second} leads by now"):
@@ -137,7 +138,7 @@ def test_a_decision_of_what_was_read_too_early_is_refused(store: Store) -> None:
     store.apply_rollout(step(record, 1), term)
     with pytest.raises(RolloutConflict, match="1 decisions are kept, 0 were when it was read"):
         store.apply_rollout(step(record, 2), term)
-    store.touch_rollouts([Touch(record.id, 0, {"stage": "old"}, {"headline": "old"})], term)
+    store.touch_rollouts([Touch(record.id, 0, {"stage": "old"}, {"headline": "old"})], [], term)
     assert store.rollout(record.id).stage == "step"
     assert store.rollout(record.id).cursor["stage"] == "step"
 
@@ -169,6 +170,7 @@ def test_what_looks_have_seen_is_kept_as_points(store: Store) -> None:
     term = store.lease(LEASE, "one", 60.0)
     assert term
     for at in (1.0, 2.0, 2.0):
-        store.touch_rollouts([Touch(record.id, 0, record.cursor, {"at": at}, {"units": at}, at)], term)
+        touch, sample = Touch(record.id, 0, record.cursor, {"at": at}), Sample(record.id, at, {"units": at})
+        store.touch_rollouts([touch], [sample], term)
     assert store.rollout_samples(record.id) == [(1.0, {"units": 1.0}), (2.0, {"units": 2.0})]
     assert store.rollout(record.id).status == {"at": 2.0}

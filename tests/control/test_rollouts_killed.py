@@ -1,0 +1,132 @@
+"""Rollouts whose control process or workers are killed, and whose store is locked, on a running gateway under load."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Serve
+from tests.control.test_rollouts_live import RAILS
+from tests.support.conditions import eventually
+from tests.support.control import put, times
+from tests.support.controlclient import ControlClient
+from tests.support.gatewayprocess import GatewayProcess
+from tests.support.traffic import Traffic
+
+PLAN = {
+    "model": "m",
+    "candidate": 2,
+    "strategy": ["shadow", "canary"],
+    "shadow": {"percent": 50, "min_time": "500ms"},
+    "steps": [{"weight": 20, "min_time": "500ms"}, {"weight": 50, "min_time": "500ms"}],
+    "bake": {"time": "500ms"},
+    "guardrails": RAILS,
+}
+
+
+@pytest.fixture
+def gateway(serve: Serve, tmp_path: Path) -> GatewayProcess:
+    for version in (1, 2):
+        put(tmp_path / "models", "m", version, times(version))
+    process = serve(tmp_path / "models", "--workers", "2", "--state", str(tmp_path / "state"))
+    assert process.wait_routed("m").put_route("m", {"versions": {"1": 100}})[0] == 200
+    return process
+
+
+def begin(control: ControlClient, **changes: Any) -> str:
+    status, body = control.ask("POST", "/v1/rollouts", {"plan": {**PLAN, **changes}})
+    assert status == 201, body
+    return str(body["id"])
+
+
+def now(control: ControlClient, name: str) -> dict[str, Any]:
+    time.sleep(0.05)  # who asks without a pause takes the processor from who decides
+    found: dict[str, Any] = control.try_get(f"/v1/rollouts/{name}") or {}
+    return found
+
+
+def kill_control(gateway: GatewayProcess) -> None:
+    pid = eventually(lambda: gateway.control_pid, "a control process", 20)
+    assert pid
+    os.kill(pid, signal.SIGKILL)
+
+
+def check_history(control: ControlClient, name: str, weights: list[float]) -> None:
+    """Each decision once, none of them lost, and the route did what they say."""
+    found = control.get(f"/v1/rollouts/{name}")
+    assert [each["weight_percent"] for each in found["stages"]] == weights
+    decisions = control.get(f"/v1/rollouts/{name}/decisions?limit=1000")["decisions"]
+    assert [each["seq"] for each in decisions] == list(range(1, found["decisions"] + 1))
+    generations = [each["generation"] for each in found["stages"]]
+    assert [each["generation"] for each in decisions if each["generation"]] == generations
+    history = control.get("/v1/routes/m/history")["routes"]
+    assert sorted(each["generation"] for each in history if each["actor"] == "gateway" and each["generation"] > 1) == (
+        generations
+    )
+    assert control.get(f"/v1/rollouts/{name}/replay")["same"]
+    assert control.get("/v1/audit/verify")["ok"]
+
+
+@pytest.mark.timeout(150)
+def test_it_is_promoted_though_its_leader_is_killed_at_every_transition(gateway: GatewayProcess) -> None:
+    control = gateway.control()
+    with Traffic(gateway.grpc_url, "m", 2) as traffic:
+        eventually(lambda: control.try_get("/v1/status"), "status")
+        name = begin(control, steps=[{"weight": 50, "min_time": "500ms"}])
+        seen: set[tuple[str, int]] = set()
+
+        def is_promoted() -> bool:
+            found = now(control, name)
+            stage = (found.get("stage", ""), found.get("epoch", 0))
+            if found and stage not in seen and stage[0] != "loading":  # each kill costs a longer pause
+                seen.add(stage)
+                kill_control(gateway)
+            return stage[0] == "promoted"
+
+        eventually(is_promoted, f"it is promoted; {sorted(seen)}; log:\n{gateway.log[-3000:]}", 100)
+        eventually(lambda: control.try_get("/v1/status"), "a control process", 20)
+        check_history(control, name, [0, 50, 95, 100])
+        assert {stage for stage, _ in seen} >= {"warming", "shadow", "step", "baking", "promoted"}
+    assert traffic.failed == {}
+
+
+def test_a_worker_that_dies_in_a_step_does_not_stop_it_and_its_answers_still_count(gateway: GatewayProcess) -> None:
+    control = gateway.control()
+    with Traffic(gateway.grpc_url, "m", 2):
+        name = begin(control, strategy="canary", steps=[{"weight": 50, "min_time": "4s"}])
+        eventually(lambda: now(control, name).get("status", {}).get("settled", {}).get("candidate", 0) > 50, "some", 30)
+        before = now(control, name)["status"]["settled"]["candidate"]
+        os.kill(gateway.workers()[0], signal.SIGKILL)
+        eventually(lambda: now(control, name).get("stage") in ("baking", "promoted"), "it goes on", 40)
+        found = control.get(f"/v1/rollouts/{name}/decisions?snapshots=true")["decisions"]
+        (on,) = [each for each in found if each["event"] == "start_baking"]
+        (split,) = [each for each in on["snapshot"]["evidence"]["split"] if each["index"] == 1]
+        assert split["n_candidate"] >= before
+        assert control.get(f"/v1/rollouts/{name}/replay")["same"]
+
+
+def test_nothing_moves_while_the_store_is_locked_and_it_goes_on_afterwards(
+    gateway: GatewayProcess, tmp_path: Path
+) -> None:
+    control = gateway.control()
+    with Traffic(gateway.grpc_url, "m", 2) as traffic:
+        name = begin(control, strategy="canary", steps=[{"weight": 20, "min_time": "1s"}])
+        before = eventually(lambda: (f := now(control, name)).get("stage") == "step" and f, "its first step", 30)
+        with contextlib.closing(sqlite3.connect(tmp_path / "state" / "gateway.db", timeout=10)) as file:
+            file.execute("BEGIN IMMEDIATE")
+            held_s = time.monotonic() + 4.0
+            while time.monotonic() < held_s:
+                found = now(control, name)
+                assert not found or found["decisions"] - before["decisions"] <= 1  # what was written before the lock
+                assert not found or found["epoch"] == before["epoch"]
+            file.rollback()
+        eventually(lambda: now(control, name).get("stage") in ("baking", "promoted"), "it goes on", 30)
+        assert control.get(f"/v1/rollouts/{name}/replay")["same"]
+    assert traffic.failed == {}
