@@ -173,7 +173,7 @@ def order(carried: Carried, name: str) -> None:
         carried.store.order_rollout(carried.record().id, changes[name], "ada", f"rollout.{name}", "")
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(events=st.lists(happenings, min_size=4, max_size=14), seed=st.integers(0, 100))
 def test_whatever_happens_what_is_stored_holds_together_and_it_comes_to_an_end(
     tmp_path_factory: pytest.TempPathFactory, events: list[tuple[str, float]], seed: int
