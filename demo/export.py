@@ -40,7 +40,7 @@ def export_version(model: DemoModel, version: DemoVersion, folder: Path) -> Qual
     train, test = table.take(seen), table.take(unseen)
     estimator = version.estimator().fit(train.matrix(), train.target)
 
-    onnx_model = _convert(estimator, train, f"{model.name}_{version.number}")
+    onnx_model = convert(estimator, train, f"{model.name}_{version.number}")
     session = onnxruntime.InferenceSession(onnx_model, providers=["CPUExecutionProvider"])
     labels, _ = _run_and_compare(session, estimator, test)
 
@@ -48,12 +48,12 @@ def export_version(model: DemoModel, version: DemoVersion, folder: Path) -> Qual
     golden_labels, golden_probabilities = _run_and_compare(session, estimator, golden)
     outputs = {"label": golden_labels, "probabilities": golden_probabilities}
     (folder / "model.onnx").write_bytes(onnx_model)
-    _save(folder / "golden.npz", _named("input", golden.inputs) | _named("output", outputs))
-    _save(folder / "reference.npz", _named("input", train.take(np.arange(len(seen))[:REFERENCE_ROWS]).inputs))
+    save(folder / "golden.npz", named("input", golden.inputs) | named("output", outputs))
+    save(folder / "reference.npz", named("input", train.take(np.arange(len(seen))[:REFERENCE_ROWS]).inputs))
     return Quality(right=int(np.sum(labels == test.target)), rows=len(unseen))
 
 
-def _convert(estimator: Any, table: Table, name: str) -> bytes:
+def convert(estimator: Any, table: Table, name: str) -> bytes:
     kinds = {True: StringTensorType, False: FloatTensorType}
     signature = [
         (input_name, kinds[values.dtype.kind == "U"]([None, values.shape[1]]))
@@ -85,12 +85,12 @@ def _run_and_compare(session: Any, estimator: Any, table: Table) -> tuple[np.nda
     return labels, probabilities
 
 
-def _named(kind: str, arrays: Arrays) -> Arrays:
+def named(kind: str, arrays: Arrays) -> Arrays:
     return {
         f"{kind}:{name}": values.astype(str) if values.dtype == object else values for name, values in arrays.items()
     }
 
 
-def _save(path: Path, arrays: Arrays) -> None:
+def save(path: Path, arrays: Arrays) -> None:
     with path.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)

@@ -34,7 +34,7 @@ def run(context: Context) -> Iterator[Figure]:
 
 
 def _measure(context: Context, model: Model, first_requests: int) -> Iterator[Figure]:
-    models = _two_versions(context.scratch / model.name, model)
+    models = two_versions(context.scratch / model.name, model)
     body = payloads.grpc_frame(payloads.infer_request(model.name, {"input": model.rows(1)}))
     file = context.body_file(f"{NAME}-{model.name}", body)
     shadowed = {model.name: {"versions": {"1": 100}, "shadows": [{"version": "2"} | BUDGET]}}
@@ -76,7 +76,7 @@ def _measure(context: Context, model: Model, first_requests: int) -> Iterator[Fi
         )
 
 
-def _two_versions(root: Path, model: Model) -> Path:
+def two_versions(root: Path, model: Model) -> Path:
     write_repository(root, (model,))
     shutil.copytree(root / model.name / "1", root / model.name / "2")
     return root

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from gateway.cli import audit, drift, feedback, model, route, shadow
+from gateway.cli import audit, drift, feedback, model, rollout, route, shadow
 from gateway.cli.bench import bench
 from gateway.cli.control import control
 from gateway.cli.predict import predict
@@ -31,6 +31,7 @@ app.command()(status)
 app.add_typer(model.app)
 app.add_typer(route.app)
 app.add_typer(shadow.app)
+app.add_typer(rollout.app)
 app.add_typer(drift.app)
 app.add_typer(feedback.app)
 app.add_typer(audit.app)

@@ -82,8 +82,8 @@ class Client:
     def put(self, *path: str, body: Any, **query: Any) -> Any:
         return self._ask("PUT", path, query, body, CHANGE_PATIENCE_S)
 
-    def post(self, *path: str, body: Any) -> Any:
-        return self._ask("POST", path, {}, body, CHANGE_PATIENCE_S)
+    def post(self, *path: str, body: Any, **query: Any) -> Any:
+        return self._ask("POST", path, query, body, CHANGE_PATIENCE_S)
 
     def _ask(self, method: str, path: tuple[str, ...], query: Mapping[str, Any], body: Any, patience_s: float) -> Any:
         given = {name.rstrip("_"): value for name, value in query.items() if value is not None}

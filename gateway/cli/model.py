@@ -9,12 +9,13 @@ import typer
 from gateway.cli import show
 from gateway.cli.client import DEFAULT_SERVER, Actor, AsJson, Client, Reason, Server, answered, shown
 from gateway.cli.failure import REFUSED
+from gateway.cli.golden import golden
 
 app = typer.Typer(
     name="model",
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Models and their versions: list, show, add, retire.",
+    help="Models and their versions: list, show, add, retire, golden.",
 )
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Name of the model.", show_default=False)]
@@ -113,6 +114,9 @@ def retire(
                 print(f"  NOT in {shown(each['worker'])}: {shown(each['reason'])}")
         if answer["missing"]:
             raise typer.Exit(REFUSED)
+
+
+app.command("golden")(golden)
 
 
 def _row(model: dict[str, Any], version: dict[str, Any]) -> tuple[str, ...]:

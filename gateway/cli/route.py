@@ -30,6 +30,9 @@ Expect = Annotated[
         metavar="N", help="Refuse unless generation N is in force. [default: the one that is]", show_default=False
     ),
 ]
+Supersede = Annotated[
+    bool, typer.Option("--supersede", help="Also while a rollout has the route in hand: that rollout ends.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check it and show the difference; change nothing.")]
 
 
@@ -106,6 +109,7 @@ def set_route(
     ] = None,
     expect: Expect = None,
     dry_run: DryRun = False,
+    supersede: Supersede = False,
     reason: Reason = "",
     actor: Actor = "",
     server: Server = DEFAULT_SERVER,
@@ -137,10 +141,10 @@ def set_route(
             )
         client = Client(server, actor)
         if file is not None:
-            return _put(client, model, _read(file), expect, reason, dry_run, as_json)
+            return _put(client, model, _read(file), expect, reason, dry_run, as_json, supersede)
         current, generation = _current(client, model)
         document = routewords.changed(current, *words)
-        _put(client, model, document, generation if expect is None else expect, reason, dry_run, as_json)
+        _put(client, model, document, generation if expect is None else expect, reason, dry_run, as_json, supersede)
 
 
 @app.command("edit")
@@ -237,6 +241,7 @@ def undo(
         typer.Option(min=1, metavar="N", help="Back to generation N. [default: the one before]", show_default=False),
     ] = None,
     expect: Expect = None,
+    supersede: Supersede = False,
     reason: Reason = "",
     actor: Actor = "",
     server: Server = DEFAULT_SERVER,
@@ -247,7 +252,7 @@ def undo(
     It becomes a new one: nothing is lost from the history, and an undo can be undone.
     """
     with answered():
-        body = {"to": to, "expected_generation": expect, "reason": reason}
+        body = {"to": to, "expected_generation": expect, "reason": reason, "supersede": supersede}
         try:
             answer = Client(server, actor).post("v1", "routes", model, "rollback", body=body)
         except ServerRefused as refusal:
@@ -257,9 +262,16 @@ def undo(
 
 
 def _put(
-    client: Client, model: str, document: dict[str, Any], expected: int | None, reason: str, is_dry: bool, as_json: bool
+    client: Client,
+    model: str,
+    document: dict[str, Any],
+    expected: int | None,
+    reason: str,
+    is_dry: bool,
+    as_json: bool,
+    supersede: bool = False,
 ) -> None:
-    body = {"route": document, "expected_generation": expected, "reason": reason}
+    body = {"route": document, "expected_generation": expected, "reason": reason, "supersede": supersede}
     try:
         answer = client.put("v1", "routes", model, body=body, dry_run="true" if is_dry else None)
     except ServerRefused as refusal:

@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from gateway.control import problems
-from gateway.control.api import audit, captures, drift, feedback, models, routes, shadows, workers
+from gateway.control.api import audit, captures, drift, feedback, models, rollouts, routes, shadows, workers
 from gateway.control.plane import Plane
 from gateway.observability.aggregate import Aggregate
 from gateway.observability.metrics import render
@@ -19,6 +19,7 @@ gateway control plane
   /v1/status      whether all is well, and what is not
   /v1/models      models and their versions
   /v1/routes      who answers: read, replace, history, roll back
+  /v1/rollouts    a new version in a model's place: start, look, steer, explain
   /v1/shadows     what shadows answered, beside what callers got
   /v1/workers     who serves
   /v1/drift       how far traffic is from the profiles; /v1/alarms: what was found
@@ -62,6 +63,6 @@ def create_app(plane: Plane) -> FastAPI:
         )
         return Response(body, media_type=content_type)
 
-    for part in (models, routes, shadows, workers, audit, drift, captures, feedback):
+    for part in (models, routes, rollouts, shadows, workers, audit, drift, captures, feedback):
         app.include_router(part.router)
     return app

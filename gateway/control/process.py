@@ -14,7 +14,7 @@ import uuid
 from typing import TYPE_CHECKING, NoReturn
 
 from gateway.config.deployment import STORE_VARIABLE, ControlOptions
-from gateway.control import automatic, drift, fleet, keep
+from gateway.control import automatic, drift, fleet, keep, rollouts
 from gateway.control.app import create_app
 from gateway.control.drift import DriftWatch
 from gateway.control.fleet import Expected
@@ -22,6 +22,7 @@ from gateway.control.leader import Leader
 from gateway.control.link import Link
 from gateway.control.plane import Plane
 from gateway.control.registration import ACTOR, Registrar
+from gateway.control.rollouts import Rollouts
 from gateway.control.server import serve
 from gateway.control.storekeeper import StoreKeeper
 from gateway.control.webhooks import Courier
@@ -47,12 +48,16 @@ FORGET_SUMS_AFTER_S = 400 * 24 * 3600.0
 FORGET_WORKERS_AFTER_S = 24 * 3600.0
 FORGET_REPORTS_AFTER_S = {
     "plan": 24 * 3600.0,
+    "evidence": 30 * 24 * 3600.0,
+    "cost": 24 * 3600.0,
     "pair": 30 * 24 * 3600.0,
     "shadow": 30 * 24 * 3600.0,
     "disagreement": 7 * 24 * 3600.0,
     "capture": 1800.0,  # callers' rows: gone soon, also when nobody fetched them
     "capture_order": 1800.0,
     "link": 24 * 3600.0,
+    "acceptance": 24 * 3600.0,  # what it found is kept with the decision
+    "acceptance_order": 24 * 3600.0,
 }
 
 
@@ -99,6 +104,8 @@ async def _run(options: ControlOptions, sock: socket.socket) -> int:
     add_duties(plane)
     watch = DriftWatch(Settings(**options.drift.model_dump()), plane.webhooks)
     leader.add("drift", drift.EVERY_S, watch.run)
+    carried = Rollouts(lambda: leader.term, endpoints=plane.webhooks)
+    leader.add("rollouts", rollouts.EVERY_S, carried.run)
     leader.add("webhooks", COURIER_EVERY_S, Courier(options.webhooks).run)
     sock.listen(BACKLOG)
     await link.open()
@@ -132,7 +139,11 @@ def add_duties(plane: Plane) -> None:
         live = plane.live()
         if not live or (fleet.absent(live, plane.expected) and time.monotonic() - began_s < START_GRACE_S):
             return
-        for wish in automatic.decide(live, store.routes()):
+        wishes = automatic.decide(live, store.routes())
+        held = {rollout.model for rollout in store.rollouts(live=True)} if wishes else set()
+        for wish in wishes:
+            if wish.model in held:
+                continue
             try:
                 with plane.commit:
                     store.put_route(
@@ -147,6 +158,7 @@ def add_duties(plane: Plane) -> None:
 
     def forget(store: Store) -> None:
         wanted = store.wanted()
+        wanted -= {(rollout.model, version) for rollout in store.rollouts(live=True) for version in rollout.needs}
         for model in sorted({model for model, _ in wanted}):
             versions = {version for m, version in wanted if m == model}
             with plane.commit:

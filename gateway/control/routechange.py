@@ -32,9 +32,17 @@ class RouteChanges:
         self._plane = plane
 
     def put(
-        self, model: str, document: Any, expected: int | None, actor: str, reason: str, *, is_dry: bool = False
+        self,
+        model: str,
+        document: Any,
+        expected: int | None,
+        actor: str,
+        reason: str,
+        *,
+        is_dry: bool = False,
+        supersede: bool = False,
     ) -> RouteApplied:
-        """Problem: 404, 409, 422. `is_dry`: only say what it would do."""
+        """Problem: 404, 409, 422. `is_dry`: only say what it would do. `supersede`: also under a live rollout."""
         current = self._plane.store.routes().get(model)
         self._refuse_when_stale(model, current, expected, document)
         route = self.checked(model, document)
@@ -47,7 +55,7 @@ class RouteChanges:
                 model=model, generation=generation, route=written, diff=changes, is_dry_run=True, loads=unloaded
             )
         VersionChanges(self._plane).load(model, sorted(route.versions_used()), actor, f"routed: {reason}", "versions")
-        return self._commit(model, written, expected, actor, reason, unloaded)
+        return self._commit(model, written, expected, actor, reason, unloaded, supersede=supersede)
 
     def checked(self, model: str, document: Any) -> Route:
         """Problem 404 or 422."""
@@ -63,7 +71,15 @@ class RouteChanges:
         return route
 
     def _commit(
-        self, model: str, document: dict[str, Any], expected: int | None, actor: str, reason: str, loads: list[str]
+        self,
+        model: str,
+        document: dict[str, Any],
+        expected: int | None,
+        actor: str,
+        reason: str,
+        loads: list[str],
+        *,
+        supersede: bool,
     ) -> RouteApplied:
         from gateway.store import Conflict
 
@@ -73,7 +89,7 @@ class RouteChanges:
             if faults := validate_against(parse(document), self._known(model)):  # retired meanwhile
                 raise self._refusal(model, faults)
             try:
-                record = store.put_route(model, document, expected, actor, reason)
+                record = store.put_route(model, document, expected, actor, reason, supersede=supersede)
             except Conflict as error:
                 raise self._stale(model, error.current, document) from None
         began_s = time.monotonic()

@@ -104,6 +104,13 @@ class VersionChanges:
                     f"model {model!r} version {version}: the route of generation {record.generation} names it; "
                     "take it out of the route first",
                 )
+            for rollout in store.rollouts(model, live=True):
+                if version == rollout.candidate or (version == rollout.stable and rollout.stage != "promoted"):
+                    raise Problem(
+                        409,
+                        f"model {model!r} version {version}: rollout {rollout.id} is live ({rollout.stage}) and needs"
+                        " it; abort that first",
+                    )
             self._register_unless_known(model, version, actor)
             store.retire_version(model, version, actor, reason)
         self._until_seen(store.revision())

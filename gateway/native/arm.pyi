@@ -1,5 +1,7 @@
 from typing import Any, final
 
+from gateway.native.scales import Scales
+
 @final
 class Arm:
     model: str
@@ -7,6 +9,8 @@ class Arm:
     name: str
     stage: int
     weight: int
+    scales: Scales | None
+    side: int
 
     def __init__(self, model: str, version: str, name: str, stage: int = 0, weight: int = 0) -> None: ...
     def absorb(self, other: Arm) -> None: ...

@@ -4,6 +4,7 @@ file of its own, or a store.
 phase       stages, events, holds, and which moves are legal
 guardrail   what is measured and how much worse is too much; plan has them with steps, times and risks
 forecast    what a plan says it will do, and how long that takes
+acceptance  what a candidate must do before its first request; trial: how that travels
 baseline    what was frozen of stable before the start
 cursor      where a rollout stands, as it is stored; snapshot, evidence: all that one decision reads
 judge, hard what the guardrails say; facts that need no statistics

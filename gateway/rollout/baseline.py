@@ -70,6 +70,16 @@ class CostBaseline:
 
 
 @dataclass(frozen=True, slots=True)
+class OutputBaseline:
+    """Into which bins one value of each answer falls, for both arms."""
+
+    column: str
+    """Its name as workers have it: the tensor's, with [index] behind it where a row has several values."""
+    edges: tuple[float, ...] = ()
+    """Ascending, between the bins; what is no number has a bin of its own. None: words, by their hash."""
+
+
+@dataclass(frozen=True, slots=True)
 class Baseline:
     n: int = 0  # requests of stable that it was taken from
     n_errors: int = 0
@@ -77,6 +87,7 @@ class Baseline:
     requests_per_s: float = 0.0  # of the model, all versions
     latency: LatencyBaseline | None = None
     cost: CostBaseline | None = None
+    outputs: OutputBaseline | None = None
     phi: float = 1.0  # size of the bursts that errors come in, see evidence.dispersion; with sticky keys above 1
 
     @property

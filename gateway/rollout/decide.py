@@ -71,15 +71,16 @@ def _warming(look: Look) -> Decision:
     if snapshot.trial.passed is None:
         if look.is_over(look.cursor.deadline_s) and Hold.CLOCK not in look.holds:
             return _refuse(look, "not accepted in time: golden examples, NaN, latency and memory were not all tried")
-        look.say("golden examples, NaN, latency and memory are tried")
+        look.say(snapshot.trial.seen or "golden examples, NaN, latency and memory are tried")
         return look.stay(CALM_LOOK_S)
     waits = _waits(look)
+    accepted = f"accepted ({snapshot.trial.seen})" if snapshot.trial.seen else "accepted"
     if plan.does("shadow"):
         if waits:
             return look.stay(CALM_LOOK_S)
-        look.say(f"accepted; {plan.shadow.percent:g} % of the requests are copied to it")
+        look.say(f"{accepted}; {plan.shadow.percent:g} % of the requests are copied to it")
         return look.go(Event.START_SHADOW, look.traffic(look.cursor, 0, plan.shadow.units), LIVE_LOOK_S)
-    return earn.next_stage(look, "accepted")
+    return earn.next_stage(look, accepted)
 
 
 def _refuse(look: Look, fault: str) -> Decision:

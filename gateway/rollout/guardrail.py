@@ -56,7 +56,9 @@ class _Guardrail(Section):
 
 
 class Errors(_Guardrail):
-    """Requests that the version failed: backend errors, timeouts, broken answers. Callers' faults do not count."""
+    """Requests that the version failed: backend errors, what its run refused, timeouts, broken answers. Callers' faults
+    that show before a run do not count, nor does load that is shed.
+    """
 
     kind: Literal["errors"] = "errors"
     required: bool = True
@@ -108,6 +110,8 @@ class Distribution(_Guardrail):
     kind: Literal["distribution"] = "distribution"
     tolerated: Factor = 1.5
     """In every bin the candidate's share is between 1/tolerated and tolerated times stable's."""
+    output: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    """Which value of an answer: the name of its tensor, or `tensor[2]`. Default: the one that says most."""
     required: Literal[False] = False  # that a distribution is the same cannot be shown, only that it is not
 
 

@@ -7,16 +7,12 @@ with the same requests, and has a part of HARD_SHARE of the plan's risk.
 
 from __future__ import annotations
 
+from gateway.rollout import onsight
+from gateway.rollout.onsight import INCIDENT_RUN, LEAST_BROKEN
 from gateway.rollout.phase import Stage, is_serving
 from gateway.rollout.plan import HARD_SHARE, Plan
 from gateway.rollout.snapshot import Facts, Snapshot, Worker
 
-LEAST_BROKEN = 3
-LEAST_RUN = 5
-LEAST_ANSWERS = 20  # before failures in a row mean anything: the first requests meet cold caches
-INCIDENT_RUN = 3  # failures in a row of stable: then it is not the candidate alone
-LEAST_CONSTANT = 100  # equal answers in a row, and so many times as many as stable ever gave:
-CONSTANT_TIMES = 5
 LEAST_CRASHES = 3  # of workers; one or two may be anybody's
 _RULES = 2  # that share the risk: broken answers and failures in a row
 
@@ -35,7 +31,7 @@ def blamed(plan: Plan, snapshot: Snapshot) -> tuple[str, ...]:
             f"the candidate failed {facts.run_candidate} requests in a row ({facts.failed_candidate} of"
             f" {facts.n_candidate} in all), stable {facts.failed_stable} of {facts.n_stable}"
         )
-    if facts.constant_candidate >= max(LEAST_CONSTANT, CONSTANT_TIMES * facts.constant_stable):
+    if onsight.is_constant(facts.constant_candidate, facts.constant_stable):
         found.append(
             f"the candidate gave {facts.constant_candidate} different requests the same answer, stable at most"
             f" {facts.constant_stable}"
@@ -67,22 +63,12 @@ def is_lost(snapshot: Snapshot) -> bool:
 
 
 def _is_breaking(snapshot: Snapshot, alpha: float) -> bool:
-    """The first k broken answers were all the candidate's: by chance that has probability q^k, q its share of all."""
     facts, baseline = snapshot.facts, snapshot.baseline
-    k = facts.broken_candidate
-    if k < LEAST_BROKEN or facts.broken_stable or baseline.n_broken:
-        return False  # what stable gives as well is compared, by the guardrail `broken`
-    n_stable = facts.n_stable + baseline.n
-    if not n_stable:
-        return True  # it passed its golden examples, which have no such thing
-    share = facts.n_candidate / (facts.n_candidate + n_stable)
-    return bool(share**k <= alpha)
+    broken_stable, n_stable = facts.broken_stable + baseline.n_broken, facts.n_stable + baseline.n
+    return onsight.is_breaking(facts.broken_candidate, facts.n_candidate, broken_stable, n_stable, alpha)
 
 
 def _is_failing(snapshot: Snapshot, alpha: float) -> bool:
-    """So many in a row, somewhere in all its requests, are less likely than alpha for a version that is like stable."""
     facts, baseline = snapshot.facts, snapshot.baseline
-    if facts.run_candidate < LEAST_RUN or facts.n_candidate < LEAST_ANSWERS or facts.run_stable >= INCIDENT_RUN:
-        return False
-    share = (facts.failed_stable + baseline.n_errors + 1) / (facts.n_stable + baseline.n + 2)
-    return bool(share**facts.run_candidate * facts.n_candidate <= alpha)
+    failed_stable, n_stable = facts.failed_stable + baseline.n_errors, facts.n_stable + baseline.n
+    return onsight.is_failing(facts.run_candidate, facts.n_candidate, facts.run_stable, failed_stable, n_stable, alpha)

@@ -59,6 +59,7 @@ class Trial:
 
     passed: bool | None = None  # None: still at it
     fault: str = ""  # what failed, for a person: the example, expected, got
+    seen: str = ""  # what was tried and was good; while it is at it: what it waits for, if that is not the trial
 
 
 @dataclass(frozen=True, slots=True)

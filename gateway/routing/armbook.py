@@ -11,6 +11,7 @@ import sys
 
 from gateway.native.arm import Arm
 from gateway.native.route import ShadowLoad, Tally
+from gateway.native.scales import Scales
 
 MAX_NAMES = 256
 """Names of arms of one model that are told apart in what is reported; later ones are one, named OTHER."""
@@ -32,6 +33,7 @@ class ArmBook:
         self._tallies: dict[str, Tally] = {}
         self._loads: dict[tuple[str, str], ShadowLoad] = {}
         self._names: dict[str, set[str]] = {}
+        self._scales: dict[tuple[str, int], Scales] = {}
 
     def arm(self, model: str, version: str, name: str, stage: int, weight: int = 0) -> Arm:
         """`weight`: of 10,000; 0 when it is not drawn."""
@@ -47,6 +49,15 @@ class ArmBook:
     def load(self, model: str, version: str) -> ShadowLoad:
         """In flight of this shadow."""
         return self._loads.setdefault((model, version), ShadowLoad())
+
+    def scales(
+        self, model: str, generation: int, versions: tuple[str, str], shares: tuple[int, int], is_sticky: bool
+    ) -> Scales:
+        """Of that generation of the model's route: stable and the candidate, "" and 0 where there is none."""
+        found = self._scales.get((model, generation))
+        if found is None or (found.versions, found.shares, found.is_sticky) != (versions, shares, is_sticky):
+            found = self._scales[model, generation] = Scales(model, generation, versions, shares, is_sticky)
+        return found
 
     def retire(self) -> None:
         """After a swap: let go of the arms that neither a table nor a request holds."""
@@ -70,6 +81,15 @@ class ArmBook:
 
     def tallies(self) -> list[Tally]:
         return [*self._tallies.values()]
+
+    def weighed(self) -> list[Scales]:
+        """Of all generations that are not forgotten."""
+        return [*self._scales.values()]
+
+    def forget(self, scales: Scales) -> None:
+        """Its counters are told, and nothing is open."""
+        if self._scales.get((scales.model, scales.generation)) is scales:
+            del self._scales[scales.model, scales.generation]
 
     def totals(self) -> list[Arm]:
         """Sums since start over all stages, one for each model, version and name."""

@@ -22,7 +22,7 @@ from gateway.routing.route import FALLBACK, PINNED, SHADOW, SHARE_UNIT, Route, S
 Versions = Mapping[str, Lane | str]
 """By number: what serves, or why it does not."""
 
-STABLE = "stable"
+STABLE, CANDIDATE = "stable", "candidate"
 NO_VERSION = "it has no version"
 
 
@@ -134,6 +134,7 @@ class _Compiler:
 
     def _plan(self) -> Plan:
         default, *splits = [self._split(shares) for _, _, shares in self._route.splits()]
+        self._weigh(default)
         rules = []
         for rule, split in zip(self._route.rules, splits, strict=True):
             match = rule.match
@@ -148,6 +149,20 @@ class _Compiler:
             arm = self._arms.arm(self._model, share.version, share.arm or STABLE, self._generation, share.units)
             split.append((self._target(share.version, arm), share.units))
         return split
+
+    def _weigh(self, split: list[tuple[Target, int]]) -> None:
+        """Have the two arms of a rollout compared. A rule's arms are not: it draws none, or from other requests."""
+        arms = {target.arm.name: (target.arm, units) for target, units in split if target.arm}
+        if CANDIDATE not in arms:
+            return
+        sides = [arms.get(name) for name in (STABLE, CANDIDATE)]
+        versions, shares = zip(*((side[0].version, side[1]) if side else ("", 0) for side in sides), strict=True)
+        scales = self._arms.scales(
+            self._model, self._generation, versions, shares, self._route.sticky is not None and len(split) > 1
+        )
+        for number, side in enumerate(sides):
+            if side:
+                side[0].scales, side[0].side = scales, number
 
     def _target(self, version: str, arm: Arm) -> Target:
         return Target(version, _serves(self._versions, version), arm, self._seen_from(version))

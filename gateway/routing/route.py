@@ -257,6 +257,19 @@ class Route(_Section):
         """Whom a request may be drawn for."""
         return {share.version for _, _, shares in self.splits() for share in shares if share.units}
 
+    @property
+    def is_compared(self) -> bool:
+        """Whether workers count two versions side by side: a candidate is drawn beside stable, or copied to."""
+        return bool(self.shadows) or any(share.arm == "candidate" for share in shares_of(self.versions))
+
+    @property
+    def is_on_trial(self) -> bool:
+        """Whether it writes out who the candidate is, as a rollout does: then a worker takes the weight from one that
+        harms everybody. A split that names no arms is an operator's own affair.
+        """
+        written = () if isinstance(self.versions, Mapping) else self.versions
+        return any(share.arm == "candidate" for share in written)
+
     def circuit_in_force(self) -> Circuit | None:
         if self.circuit is None:
             return Circuit() if self.fallback else None

@@ -28,7 +28,7 @@ from gateway.serving.catalog import Catalog
 from gateway.serving.lastroutes import KeptRoute
 from gateway.serving.orders import Key, Orders, changes, remembered
 from gateway.serving.routing import RouteInForce
-from gateway.serving.sources import Read, Sources
+from gateway.serving.sources import Every, Read, Sources
 
 if TYPE_CHECKING:
     from gateway.store import Store
@@ -130,7 +130,7 @@ class Agent:
     def now(self) -> AgentNow:
         return AgentNow(self._is_store_up, self._known.revision, self._store_fault)
 
-    def add_source(self, kind: str, every_s: float, read: Read) -> None:
+    def add_source(self, kind: str, every_s: Every, read: Read) -> None:
         """Have `read()` called on the loop every so often, and what it returns written to the store. Reports are
         cumulative: one that gets lost is made up for by the next.
         """

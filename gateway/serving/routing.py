@@ -8,14 +8,22 @@ callers that are drawn for it. Affinity: owning loop only.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.native.lane import Lane
 from gateway.native.routetable import RouteTable
 from gateway.observability import logs
 from gateway.routing.armbook import ArmBook
-from gateway.routing.compile import CompiledModel, Versions, compile_models, highest_ready, table_of
-from gateway.routing.route import Route
+from gateway.routing.compile import (
+    CANDIDATE,
+    STABLE,
+    CompiledModel,
+    Versions,
+    compile_models,
+    highest_ready,
+    table_of,
+)
+from gateway.routing.route import Route, Share, shares_of
 from gateway.serving.circuits import set_circuit
 
 NO_MODEL = "no such model here"
@@ -38,11 +46,14 @@ class Routing:
         self._models: Mapping[str, Versions] = {}
         self._routes: dict[str, RouteInForce] = {}
         self._repinned: dict[str, RouteInForce] = {}
+        self._lowered: dict[str, tuple[int, str]] = {}
         self._compiled: dict[str, CompiledModel] = {}
         self.arms = ArmBook()
         self.revision = 0
         """Of the store, as it was applied last; 0: never."""
         self.n_swaps = 0
+        self.on_swap: Callable[[], None] | None = None
+        """Told of each."""
         self._log = logs.get()
 
     # --- changes
@@ -67,9 +78,31 @@ class Routing:
             now = self._routes.get(model)
             if now is None or not now.automatic or now.generation != pinned.generation:
                 del self._repinned[model]
+        self._lowered = {
+            model: lowered
+            for model, lowered in self._lowered.items()
+            if model in self._routes and self._routes[model].generation == lowered[0]
+        }
         self.revision = revision
         self._compile()
         return self.faults()
+
+    def lower(self, model: str, reason: str) -> bool:
+        """Take all weight from the candidate of the model's route, in this worker, until a newer generation comes:
+        whoever decides will have heard of it by then. False: there is none, or no stable version that can take it.
+        """
+        given = self._routes.get(model)
+        if given is None or model in self._lowered or model in self._repinned:
+            return False
+        stable = next((s.version for s in shares_of(given.route.versions) if s.arm == STABLE), None)
+        if _without_candidate(given.route) is None or not isinstance(
+            self._models.get(model, {}).get(stable or ""), Lane
+        ):
+            return False
+        self._lowered[model] = given.generation, reason
+        self._log.warning("weight taken from the candidate", model=model, generation=given.generation, reason=reason)
+        self._compile()
+        return True
 
     def repin(self, model: str) -> None:
         """A repository load of `model` is done: where nobody has routed it, its highest ready version answers, as
@@ -99,13 +132,24 @@ class Routing:
         self._swap(table_of(self._compiled))
         self.n_swaps += 1
         self.arms.retire()
+        if self.on_swap:
+            self.on_swap()
 
     # --- questions
 
     @property
     def routes(self) -> dict[str, RouteInForce]:
         """In force, by model."""
-        return {**self._routes, **self._repinned}
+        lowered = {}
+        for model in self._lowered:
+            if route := _without_candidate(self._routes[model].route):
+                lowered[model] = replace(self._routes[model], route=route)
+        return {**self._routes, **lowered, **self._repinned}
+
+    @property
+    def lowered(self) -> dict[str, tuple[int, str]]:
+        """By model, of which generation the candidate has lost its weight here, and why."""
+        return dict(self._lowered)
 
     @property
     def generations(self) -> dict[str, int]:
@@ -126,3 +170,19 @@ class Routing:
             elif part.unserved:
                 found[model] = "; ".join(f"version {version}: {reason}" for version, reason in part.unserved.items())
         return found
+
+
+def _without_candidate(route: Route) -> Route | None:
+    """With the candidate's weight given to stable; None when its split has not both, or is not a rollout's."""
+    if not route.is_on_trial:
+        return None
+    shares = shares_of(route.versions)
+    weights = {share.arm: share.weight for share in shares}
+    if STABLE not in weights or CANDIDATE not in weights:
+        return None
+    kept = tuple(
+        Share(version=s.version, weight=s.weight + (weights[CANDIDATE] if s.arm == STABLE else 0), arm=s.arm)
+        for s in shares
+        if s.arm != CANDIDATE
+    )
+    return route.model_copy(update={"versions": kept})

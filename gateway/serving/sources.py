@@ -40,14 +40,21 @@ class SourceReport(Protocol):
 
 
 Read = Callable[[], Sequence[SourceReport]]
+Every = float | Callable[[], float]
+"""Seconds; or asked each time, by a source that is in a hurry now and then.
+"""
 
 
 @dataclass(slots=True)
 class _Source:
     kind: str
-    every_s: float
+    every_s: Every
     read: Read
-    due_s: float
+    asked_s: float
+
+    @property
+    def due_s(self) -> float:
+        return self.asked_s + (self.every_s() if callable(self.every_s) else self.every_s)
 
 
 class Sources:
@@ -59,8 +66,8 @@ class Sources:
         self._sources: list[_Source] = []
         self._untold: dict[tuple[str, str, str, str], Report] = {}
 
-    def add(self, kind: str, every_s: float, read: Read) -> None:
-        self._sources.append(_Source(kind, every_s, read, time.monotonic() + every_s))
+    def add(self, kind: str, every_s: Every, read: Read) -> None:
+        self._sources.append(_Source(kind, every_s, read, time.monotonic()))
 
     @property
     def due_s(self) -> float:
@@ -75,7 +82,7 @@ class Sources:
         for source in self._sources:
             if now_s < source.due_s:
                 continue
-            source.due_s = now_s + source.every_s
+            source.asked_s = now_s
             try:
                 for r in call(source.read):
                     key = (r.kind, r.model, r.version, r.key)

@@ -29,13 +29,15 @@ from gateway.native.http2 import SessionLimits
 from gateway.observability import logs
 from gateway.observability.access import AccessLog
 from gateway.registry.repository import ModelFolder, scan
-from gateway.serving import signatures
+from gateway.serving import acceptance, signatures
 from gateway.serving.agent import Agent
 from gateway.serving.captures import EVERY_S as CAPTURES_EVERY_S
 from gateway.serving.captures import KIND as CAPTURE_KIND
 from gateway.serving.captures import Captures
 from gateway.serving.catalog import Catalog, ServedVersion
 from gateway.serving.commands import Commands, Handler
+from gateway.serving.evidence import COST_KIND, COSTS_EVERY_S, Evidence
+from gateway.serving.evidence import KIND as EVIDENCE_KIND
 from gateway.serving.faults import FaultLog
 from gateway.serving.feedback import LINK_KIND, LINKS_EVERY_S, Feedback
 from gateway.serving.front import Front
@@ -110,6 +112,7 @@ class Worker:
         self.listener: Listener | None = None
         self._telemetry: Telemetry | None = None
         self.agent: Agent | None = None
+        self.evidence: Evidence | None = None
 
     async def run(self) -> int:
         options = self._options
@@ -202,8 +205,14 @@ class Worker:
             self.agent.add_source(LINK_KIND, LINKS_EVERY_S, self.feedback.read_links)
             self.agent.add_source(TILE_KIND, TILES_EVERY_S, self.monitors.read)
             self.agent.add_source(CAPTURE_KIND, CAPTURES_EVERY_S, self.captures.source(self.agent))
+            self.agent.add_source(acceptance.KIND, acceptance.EVERY_S, acceptance.Trials(holdings).source(self.agent))
             self.agent.add_source(signatures.KIND, signatures.EVERY_S, signatures.Signatures(self.catalog).read)
             self.agent.add_source("shadow", SHADOWS_EVERY_S, self.shadows.read)
+            self.evidence = Evidence(self.routing, self.hub.mirror, lambda: self.loader.lanes)
+            self.shadows.closing = self.evidence.closing
+            self.agent.add_source(EVIDENCE_KIND, self.evidence.every_s, self.evidence.read)
+            self.agent.add_source(COST_KIND, COSTS_EVERY_S, self.evidence.read_costs)
+            self.evidence.start()
         if options.telemetry_fd is not None:
             self._telemetry = Telemetry(
                 options.telemetry_fd,
@@ -213,6 +222,7 @@ class Worker:
                 self.routing.arms,
                 self.agent,
                 self.shadows,
+                lambda: self.loader.remotes,
             )
         try:
             tls = tls_context(options.tls_cert, options.tls_key) if options.tls_cert and options.tls_key else None
@@ -241,6 +251,8 @@ class Worker:
             sweeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await sweeper
+            if self.evidence:
+                self.evidence.close()
             if self.agent:
                 await self.agent.close()
             if self._telemetry:

@@ -143,6 +143,84 @@ deliveries = sa.Table(
 )
 """Written with the alarm that they tell of: an event is never lost between the two. `state`: see records.Delivery."""
 
+
+def _text(name: str) -> sa.Column[str]:
+    return sa.Column(name, sa.Text, nullable=False)
+
+
+def _document(name: str) -> sa.Column[object]:
+    return sa.Column(name, _Document, nullable=False)
+
+
+rollouts = sa.Table(
+    "rollouts",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    *map(_text, ("model", "stable", "stable_digest", "candidate", "candidate_digest")),
+    _document("plan"),
+    _document("cursor"),
+    _text("stage"),
+    sa.Column("is_live", sa.Boolean, nullable=False),
+    _document("orders"),
+    _document("stages"),
+    sa.Column("baseline", _Document),
+    *map(_document, ("base", "loads", "status")),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    _text("waits_for"),
+    sa.Column("term", sa.BigInteger, nullable=False),
+    sa.Column("created_at", _Time, nullable=False),
+    *map(_text, ("created_by", "reason")),
+    sa.Column("finished_at", _Time),
+    _text("outcome"),
+    sa.Index("rollouts_by_model", "model", "number"),
+)
+
+rollout_decisions = sa.Table(
+    "rollout_decisions",
+    metadata,
+    sa.Column("rollout", sa.Text, primary_key=True),
+    sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("at", _Time, nullable=False),
+    *map(_text, ("event", "stage")),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("generation", sa.BigInteger),
+    *map(_text, ("headline", "digest")),
+    sa.Column("term", sa.BigInteger, nullable=False),
+    _document("snapshot"),
+    _document("decision"),
+)
+"""Append only: what a decision was made of stays, for who asks why."""
+
+rollout_samples = sa.Table(
+    "rollout_samples",
+    metadata,
+    sa.Column("rollout", sa.Text, primary_key=True),
+    sa.Column("at", _Time, primary_key=True),
+    _document("body"),
+)
+"""Points of its timeline, for plots."""
+
+blocked = sa.Table(
+    "blocked",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("digest", sa.Text, primary_key=True),
+    *map(_text, ("version", "rollout", "reason")),
+    sa.Column("at", _Time, nullable=False),
+)
+
+last_good = sa.Table(
+    "last_good",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    *map(_text, ("version", "digest", "rollout", "previous", "previous_digest")),
+    sa.Column("retain_until", _Time, nullable=False),
+    sa.Column("at", _Time, nullable=False),
+)
+"""Written in the transaction that promotes: never inferred from the routes."""
+
 feedback = sa.Table(
     "feedback",
     metadata,

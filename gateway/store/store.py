@@ -15,6 +15,7 @@ from gateway.store.chain import Head
 from gateway.store.database import READ, Database
 from gateway.store.feedback import Feedback
 from gateway.store.migrate import alone, migrate
+from gateway.store.rollouts import Rollouts
 from gateway.store.routes import Routes
 from gateway.store.versions import Versions
 from gateway.store.workers import Workers
@@ -27,7 +28,7 @@ def url_of_folder(folder: Path) -> str:
     return f"sqlite:///{folder.absolute() / FILE_NAME}"
 
 
-class Store(Versions, Routes, Workers, AuditLog, Alarms, Feedback):
+class Store(Versions, Routes, Workers, AuditLog, Alarms, Rollouts, Feedback):
     """Any thread may call anything; each method is one transaction. Methods raise StoreUnavailable when the database
     does not answer, and work again when it does.
     """

@@ -56,19 +56,12 @@ class Versions(Part):
     def want(self, model: str, version: str, actor: str, reason: str = "") -> None:
         """Every worker is to load it. NotFound; LoadError when it is retired."""
         with self._change() as change:
-            record = self._known(change, model, version)
-            if record.is_retired:
-                raise LoadError(f"model {model!r} version {version}: is retired; take that back first")
-            if (model, version) not in _wanted(change.connection):
-                change.connection.execute(sa.insert(schema.wanted).values(model=model, version=version))
-                change.audit(actor, "version.want", _subject(record), reason, None, None)
-                change.is_seen = True
+            want_version(change, model, version, actor, reason)
 
     def unwant(self, model: str, version: str, actor: str, reason: str = "") -> None:
         with self._change() as change:
-            record = self._known(change, model, version)
-            if (model, version) in _wanted(change.connection):
-                self._unwant(change, record, actor, reason)
+            _known(change, model, version)
+            drop_wanted(change, model, version, actor, reason)
 
     def wanted(self) -> set[tuple[str, str]]:
         """(model, version) of all that workers are to load."""
@@ -88,38 +81,61 @@ class Versions(Part):
 
     def _set_retired(self, model: str, version: str, is_retired: bool, actor: str, reason: str) -> None:
         with self._change() as change:
-            record = self._known(change, model, version)
+            record = _known(change, model, version)
             if record.is_retired == is_retired:
                 return
-            if is_retired and (model, version) in _wanted(change.connection):
-                self._unwant(change, record, actor, reason)
+            if is_retired:
+                drop_wanted(change, model, version, actor, reason)
             change.connection.execute(sa.update(schema.versions).where(*_is(record)).values(is_retired=is_retired))
             action = "version.retire" if is_retired else "version.unretire"
             change.audit(actor, action, _subject(record), reason, None, None)
             change.is_seen = True
 
-    def _unwant(self, change: Change, record: VersionRecord, actor: str, reason: str) -> None:
-        statement = sa.delete(schema.wanted)
-        statement = statement.where(schema.wanted.c.model == record.model, schema.wanted.c.version == record.version)
-        change.connection.execute(statement)
-        change.audit(actor, "version.unwant", _subject(record), reason, None, None)
-        change.is_seen = True
-
-    def _known(self, change: Change, model: str, version: str) -> VersionRecord:
-        record = self._version(model, version, change.connection)
-        if record is None:
-            here = change.connection.execute(sa.select(_TABLE.version).where(_TABLE.model == model)).scalars().all()
-            shown = f"versions here: {', '.join(sorted(here, key=_order))}" if here else "no such model is registered"
-            raise NotFound(f"model {model!r} version {version}: is not registered; {shown}")
-        return record
-
     def _version(self, model: str, version: str, connection: sa.Connection | None = None) -> VersionRecord | None:
         if connection is None:
             with self._read() as connection:
                 return self._version(model, version, connection)
-        statement = sa.select(schema.versions).where(_TABLE.model == model, _TABLE.version == version)
-        row = connection.execute(statement).mappings().one_or_none()
-        return None if row is None else VersionRecord(**row)
+        return _find(connection, model, version)
+
+
+def want_version(change: Change, model: str, version: str, actor: str, reason: str) -> None:
+    """Inside a change: every worker is to load it. NotFound; LoadError when it is retired."""
+    record = _known(change, model, version)
+    if record.is_retired:
+        raise LoadError(f"model {model!r} version {version}: is retired; take that back first")
+    if not is_wanted(change.connection, model, version):
+        change.connection.execute(sa.insert(schema.wanted).values(model=model, version=version))
+        change.audit(actor, "version.want", _subject(record), reason, None, None)
+        change.is_seen = True
+
+
+def drop_wanted(change: Change, model: str, version: str, actor: str, reason: str) -> None:
+    """Inside a change. Nothing happens when it was not wanted."""
+    if not is_wanted(change.connection, model, version):
+        return
+    table = schema.wanted
+    change.connection.execute(sa.delete(table).where(table.c.model == model, table.c.version == version))
+    change.audit(actor, "version.unwant", f"{model}/{version}", reason, None, None)
+    change.is_seen = True
+
+
+def is_wanted(connection: sa.Connection, model: str, version: str) -> bool:
+    return (model, version) in _wanted(connection)
+
+
+def _known(change: Change, model: str, version: str) -> VersionRecord:
+    record = _find(change.connection, model, version)
+    if record is None:
+        here = change.connection.execute(sa.select(_TABLE.version).where(_TABLE.model == model)).scalars().all()
+        shown = f"versions here: {', '.join(sorted(here, key=_order))}" if here else "no such model is registered"
+        raise NotFound(f"model {model!r} version {version}: is not registered; {shown}")
+    return record
+
+
+def _find(connection: sa.Connection, model: str, version: str) -> VersionRecord | None:
+    statement = sa.select(schema.versions).where(_TABLE.model == model, _TABLE.version == version)
+    row = connection.execute(statement).mappings().one_or_none()
+    return None if row is None else VersionRecord(**row)
 
 
 def _merged(known: VersionRecord, new: VersionRecord) -> VersionRecord:

@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t
 
 from gateway.native.histogram cimport N_BOUNDS, Histogram, record
 from gateway.native.refusal cimport N_CODES
+from gateway.native.scales cimport Seen
 
 
 @cython.final
@@ -16,6 +17,10 @@ cdef class Arm:
     cdef void note(self, int code, int64_t took_us, bint is_rest=False) noexcept:
         self.stats.requests[code] += 1
         record(&self.stats.request[is_rest], took_us)
+
+    cdef void weigh(self, int64_t mark, int code, bint has_run, int64_t took_us, const Seen* seen, int64_t now_us) noexcept:
+        """A request that `scales` has marked has ended."""
+        self.scales.settle(self.side, mark, code, has_run, took_us, seen, now_us)
 
     def absorb(self, Arm other not None):
         """Add its counters to ours: an arm that is over, to the sum of its name."""

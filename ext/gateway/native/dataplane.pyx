@@ -144,10 +144,15 @@ cdef class DataPlane:
                 raise self.table.refuse(&self.asked, None)
             drawn = target
             if target.lane is None:
-                target = self._instead(target)
+                target = self._instead(target, now_us)
             lane = target.lane
+            if streamed and lane.relay is not None:
+                self._relay(target, <StreamSlot>caller, body)
+                return None
             request = Request.new(body, lane.signature, caller)
             request.arm = target.arm
+            if target.arm is not None and target.arm.scales is not None:
+                request.mark = target.arm.scales.arrive(target.arm.side, self.asked.has_key, self.asked.key, now_us)
             if lane.stamp is not None and (self.asked.has_key or drawn is not target):
                 request.origin = Origin.__new__(Origin)
                 request.origin.arm, request.origin.unit = drawn.arm, self.asked.key | 1 if self.asked.has_key else 0
@@ -183,10 +188,14 @@ cdef class DataPlane:
             caller.refused_id = <bytes>self.wire.id.ptr[:self.wire.id.len]
         return 0
 
-    cdef Target _instead(self, Target drawn):
+    cdef Target _instead(self, Target drawn, int64_t now_us):
         """Who answers for a version that does not serve, or a Refusal raised; either way its arm has failed."""
         if drawn.arm is not None:
             drawn.arm.stats.requests[<int>UNAVAILABLE] += 1
+            if drawn.arm.scales is not None:
+                drawn.arm.weigh(
+                    drawn.arm.scales.arrive(drawn.arm.side, self.asked.has_key, self.asked.key, now_us), UNAVAILABLE, False, 0, NULL,
+                    now_us)
         if drawn.route is not None and drawn.route.rescues(FALLBACK_ERROR) and drawn.route.fallback.lane is not None:
             return drawn.route.fallback
         raise self.table.refuse(&self.asked, drawn)
@@ -203,6 +212,9 @@ cdef class DataPlane:
                 lane.monitor.note_refused(request.arm if request is not None else None, code, now_us)
         if request is not None and request.arm is not None:
             request.arm.stats.requests[code] += 1
+            if request.mark:
+                request.arm.weigh(request.mark, code, False, 0, NULL, now_us)
+                request.mark = 0
         if self.sampler.is_due():
             self.sampler.tell_refused(text_of(self.wire.model), text_of(self.wire.version), text_of(self.wire.id), code, is_rest, now_us)
         return 0
@@ -241,6 +253,9 @@ cdef class DataPlane:
 
     cdef int _serve_stream(self, Call call, int events, int64_t now_us) except -1:
         cdef StreamSlot slot
+        if events & EVENT_CLOSED and call.handler is not None:
+            handler, call.handler = call.handler, None
+            handler.on_cancel()
         if call.state >= CALL_ANSWERED:
             return 0
         if call.slots is None:
@@ -255,11 +270,24 @@ cdef class DataPlane:
             if call.slots is None:
                 return 0
         call.return_window()
-        if not call.slots:
+        if events & EVENT_END and call.handler is not None:
+            call.handler.on_half_close()
+        if not call.slots and call.n_relayed == 0:
             if call.state == CALL_SERVING:
-                call.end(0, "")
+                if call.handler is None:
+                    call.end(0, "")
             elif self.is_draining:
                 call.end(UNAVAILABLE, "the gateway is shutting down")
+        return 0
+
+    cdef int _relay(self, Target target, StreamSlot slot, Body body) except -1:
+        """A request whose answers come from elsewhere, one or many, in the order in which they come."""
+        cdef Call call = slot.call
+        call.slots.remove(slot)
+        slot.call = None
+        if call.handler is None:
+            call.handler = self.relays(call)
+        call.handler.on_request(target.lane, target.arm, bytes(body))
         return 0
 
     cdef int _start_timer(self, Call call) except -1:

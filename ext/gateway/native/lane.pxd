@@ -35,6 +35,8 @@ cdef struct LaneStats:        # cumulative since start; read by statistics and m
     uint64_t refused_rows, refused_bytes, refused_late, refused_circuit
     uint64_t rescued[3]                 # answered by a fallback instead: after an error, an open circuit, a timeout
     uint64_t circuit_opened
+    uint64_t alone_runs, alone_ns       # of batches with one request: runs, and execution per row summed over them
+    double alone_squares                # of that, in ns squared
     uint64_t rescues_refused            # not rescued, because too many were being rescued already
 
 
@@ -50,8 +52,11 @@ cdef class LaneAlarm(Timed):
 cdef class Lane(Holder):
     cdef readonly Signature signature
     cdef object run                     # list[ndarray] -> list[ndarray]
+    cdef dict buffers                   # rows -> arrays that an inline batch is gathered into; None: new ones each time
     cdef object submit                  # batch -> None: to an executor
     cdef object report                  # exception -> None: to the log
+    cdef public object relay            # the streams of a version elsewhere that take its requests; None: they are batched
+    cdef public object on_left          # () -> None: somebody has left a batch that is running; None: nobody asks
     cdef Timers timers
     cdef list pending                   # shared
     cdef bint is_pending
@@ -108,6 +113,7 @@ cdef class Lane(Holder):
     cdef int _refuse_late(self, Request request, int64_t now_us, double needed_us) except -1
     cdef int _settle(self, Request request, object result) except -1
     cdef int _note_run(self, Batch batch) except -1
+    cdef int _note_alone(self, Batch batch) except -1
     cdef int _take_result(self, Request request, object result, int64_t n_rows) except -1
     cdef int _join(self, Request request) except -1
 

@@ -3,6 +3,7 @@ cimport cython
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint64_t
 
+from gateway.native.arm cimport Arm
 from gateway.native.batch cimport (
     RELEASE_DEADLINE, RELEASE_DELAY, RELEASE_FULL, RELEASE_IDLE, RELEASE_WAIT, Batch, Release, encode_rows)
 from gateway.native.body cimport Body
@@ -21,6 +22,7 @@ from gateway.native.refusal import CircuitOpen, Refusal
 cdef enum:
     MAX_BATCH_SIZES = 1024              # sizes told apart in the statistics
     ATTEMPTS = 2                        # that share a deadline when a fallback may follow on a timeout
+    MAX_BUFFERED_ROWS = 8               # backends have no larger buffers
     DEADLINE_MARGIN_US = 1000           # kept for encoding and the way back when a delayed batch is released for a deadline
 
 RELEASE_NAMES = ("wait", "full", "idle", "delay", "deadline")
@@ -86,7 +88,7 @@ cdef class Lane(Holder):
                  int64_t max_batch_size, size_t max_batch_bytes=32 << 20, int64_t max_delay_us=0, int instances=1,
                  int64_t max_queue_rows=65536, size_t max_queue_bytes=256 << 20, int64_t default_timeout_us=0, int64_t max_timeout_us=0,
                  int priority_levels=1, int default_priority=1, int64_t inline_below_us=100, bint counts_cpu=False, Sampler sampler=None,
-                 Occupancy occupancy=None, Lane twin=None, bint is_background=False):
+                 Occupancy occupancy=None, Lane twin=None, bint is_background=False, dict buffers=None):
         if not 1 <= priority_levels <= MAX_PRIORITIES or not 1 <= default_priority <= priority_levels:
             raise ValueError(
                 f"priority_levels: got {priority_levels} with default_priority {default_priority}, expected 1 <= default <= levels <= "
@@ -103,6 +105,7 @@ cdef class Lane(Holder):
         self.inline_below_us, self.counts_cpu = inline_below_us, counts_cpu
         self.sampler, self.batch_sizes = sampler, {}
         self.occupancy, self.twin, self.is_background = occupancy, twin, is_background
+        self.buffers = buffers or None
         self.alarm = LaneAlarm()
         self.alarm.lane = self
 
@@ -249,6 +252,8 @@ cdef class Lane(Holder):
     cdef int _perform_inline(self, Batch batch) except -1:
         self.stats.inline_batches += 1
         batch.counts_cpu = False                              # that clock is a system call; here wall time is close enough
+        if self.buffers is not None and batch.n_rows <= MAX_BUFFERED_ROWS and not batch.has_part():
+            batch.buffers = self.buffers.get(batch.n_rows)
         batch.perform(self.run)
         return self.complete(batch, monotonic_us())
 
@@ -365,6 +370,8 @@ cdef class Lane(Holder):
         self._note_run(batch)
         if batch.cost_us and not batch.has_failed:            # halving runs more than once, a refusal of the model less than all of it
             observe(&self.cost, <double>max(batch.n_rows, 1), <double>batch.cost_us)
+            if batch.n_members == 1 and batch.n_rows:         # of several, each would cost what the others' company makes it
+                self._note_alone(batch)
         for i in range(batch.n_members):
             request = <Request>batch.members[i]
             try:
@@ -389,6 +396,16 @@ cdef class Lane(Holder):
             size = self.batch_sizes[batch.n_rows] = [0, 0]
         size[0] += 1
         size[1] += batch.cost_us
+        return 0
+
+    cdef int _note_alone(self, Batch batch) except -1:
+        cdef Request request = <Request>batch.members[0]
+        cdef int64_t row_ns = batch.cost_us * 1000 // batch.n_rows
+        self.stats.alone_runs += 1
+        self.stats.alone_ns += row_ns
+        self.stats.alone_squares += <double>row_ns * <double>row_ns
+        if request.mark > 0:
+            request.arm.scales.note_cost(request.arm.side, request.mark, row_ns)
         return 0
 
     cdef int _take_result(self, Request request, object result, int64_t n_rows) except -1:
@@ -436,6 +453,9 @@ cdef class Lane(Holder):
                 self._tell_circuit(request, -1, is_running)
             if request.arm is not None:
                 request.arm.stats.cancelled += 1
+                if request.mark:
+                    request.arm.weigh(request.mark, -1, False, self.now_us - request.arrived_us, NULL, self.now_us)
+                    request.mark = 0
             request._tell_watcher(None, -1)
             return 0
         code = OK if isinstance(result, Body) else <int>result[0]
@@ -446,6 +466,9 @@ cdef class Lane(Holder):
         record(&self.stats.request[request.is_rest], took_us)
         if request.arm is not None:
             request.arm.note(code, took_us, request.is_rest)
+            if request.mark:
+                request.arm.weigh(request.mark, code, is_running, took_us, &request.seen, self.now_us)
+                request.mark = 0
         if self.monitor is not None:
             self.monitor.note_request(request.arm, code, took_us, self.now_us)
         if code == OK:
@@ -505,13 +528,41 @@ cdef class Lane(Holder):
             return self._refuse_late(request, now_us, 0)
         if self._goes_on(request, now_us):
             return 0
+        if self.on_left is not None:
+            self.on_left()
         return self._settle(request, (DEADLINE_EXCEEDED, f"the deadline passed while {self.signature.describe()} was running"))
 
-    cdef int on_cancelled(self, Request request) except -1:
+    cdef int on_cancelled(self, Request request, int64_t now_us) except -1:
         if request.state == REQUEST_DONE:
             return 0
+        self.now_us = max(self.now_us, now_us)
         self.stats.cancelled += 1
+        if self.on_left is not None and request.state == REQUEST_RUNNING:
+            self.on_left()
         return self._settle(request, None)
+
+    # --- requests that others answer, in as many messages as they like ---------------------------------------------------------
+
+    def relay_began(self):
+        """Beside the queue: the relay keeps it."""
+        self.n_open += 1
+
+    def relay_ended(self, Arm arm, int code, int64_t took_us):
+        """As `code` says; -1: its caller left."""
+        self.n_open -= 1
+        if code < 0:
+            self.stats.cancelled += 1
+            if arm is not None:
+                arm.stats.cancelled += 1
+            return
+        self.stats.requests[code] += 1
+        record(&self.stats.request[0], took_us)
+        if code == OK:
+            self.stats.success_us += took_us
+        else:
+            self.stats.failure_us += took_us
+        if arm is not None:
+            arm.note(code, took_us, False)
 
     # --- control ---------------------------------------------------------------------------------------------------------------
 
@@ -537,9 +588,14 @@ cdef class Lane(Holder):
         """After close and idle: let go of the model."""
         self.timers.cancel(self.alarm)
         self.alarm.lane = None
-        self.run = self.submit = None
+        self.run = self.submit = self.buffers = self.on_left = self.relay = None
         if self.twin is not None:
             self.twin.release()
+
+    @property
+    def costs(self):
+        """Of batches with one request, since start: (runs, execution per row in ns summed over them, its squares)."""
+        return self.stats.alone_runs, self.stats.alone_ns, self.stats.alone_squares
 
     def learn(self, int64_t rows, double us):
         """A measured run of the warm-up."""

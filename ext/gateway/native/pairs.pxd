@@ -39,6 +39,9 @@ cdef struct PairCounts:
     uint64_t primary_failed[N_CODES]    # the shadow answered
     uint64_t both_failed
     uint64_t outputs_left_out
+    uint64_t other_decision   # pairs with another class in some row, another word or whole number, or what cannot be compared
+    uint64_t relative[N_SIZES]          # the other pairs, by the largest relative difference in outputs that decide for no class
+    uint64_t broken_alone     # pairs whose shadow has NaN, infinity or a shape that its primary has not
     Histogram primary_run     # from the start of its batch to the answer, of pairs that both answered
     Histogram shadow_run
     uint64_t shadow_slower

@@ -257,6 +257,7 @@ cdef class PairStats:
         if not comparer.is_readable:
             counts.unreadable += 1
             return 0
+        note_pair(counts, comparer.found, comparer.primary, n)
         for i in range(n):
             note_output(self._output(comparer.primary[i].name, i), &comparer.found[i])
         if comparer.agrees:
@@ -299,6 +300,18 @@ cdef class PairStats:
             del self.recent[:-MAX_KEPT]
         return 0
 
+    def outcome(self):
+        """What decides about the shadow, pair by pair: whichever output it is that differs."""
+        cdef PairCounts* counts = &self.counts
+        cdef int i
+        cdef uint64_t n_failed = 0
+        for i in range(<int>N_CODES):
+            n_failed += counts.shadow_failed[i]
+        return {
+            "answered": counts.both_answered, "failed": n_failed, "other": counts.other_decision + counts.unreadable,
+            "relative": sizes_of(counts.relative), "broken": counts.broken_alone,
+        }
+
     def statistics(self):
         """Counters since start, as a dictionary of integers that add up; only `worst_*` are maxima."""
         cdef PairCounts* counts = &self.counts
@@ -312,6 +325,32 @@ cdef class PairStats:
             "shadow_slower": counts.shadow_slower,
             "outputs": {(<bytes>self.names[i]).decode("utf-8", "replace"): output_of(&self.outputs[i]) for i in range(self.n_outputs)},
         }
+
+
+cdef void note_pair(PairCounts* counts, const Difference* found, const TensorView* primary, int n) noexcept:
+    """Over all outputs: one pair, one count."""
+    cdef bint is_broken = False, is_other = False
+    cdef double relative = 0
+    cdef int i, datatype
+    for i in range(n):
+        datatype = primary[i].datatype
+        if found[i].comparison != COMPARED:
+            is_other = True
+            is_broken |= found[i].comparison == DIFFERENT_SHAPE
+            continue
+        is_broken |= found[i].n_nan[1] + found[i].n_inf[1] > 0 and found[i].n_nan[0] + found[i].n_inf[0] == 0
+        if not (datatype == DT_FP32 or datatype == DT_FP64 or datatype == DT_FP16 or datatype == DT_BF16):
+            is_other |= found[i].n_differ > 0
+        elif found[i].n_rows:
+            is_other |= found[i].n_same_first < found[i].n_rows or found[i].n_broken > 0
+        else:
+            is_other |= found[i].n_broken > 0
+            relative = max(relative, found[i].max_relative)
+    counts.broken_alone += is_broken
+    if is_other:
+        counts.other_decision += 1
+    else:
+        note_size(counts.relative, relative)
 
 
 cdef void note_output(OutputCounts* counts, const Difference* found) noexcept:

@@ -11,6 +11,7 @@ from gateway.native.arm cimport Arm
 from gateway.native.body cimport Body
 from gateway.native.codec cimport Wire
 from gateway.native.cursor cimport Span
+from gateway.native.scales cimport Seen
 from gateway.native.signature cimport MAX_DIMS, Signature
 from gateway.native.timers cimport Timed
 
@@ -38,8 +39,8 @@ cdef struct TensorRef:        # one input's bytes, in signature order
     size_t nbytes
     int64_t n_elements
     int n_dims
+    bint is_owned             # data was decoded from typed contents, and is freed with the request
     int64_t dims[MAX_DIMS]
-    void* owned               # decoded typed contents; freed with the request
 
 
 cdef class Caller(Timed):     # who waits for the answer: a unary call, a message of a stream, a REST exchange
@@ -63,7 +64,7 @@ cdef class Stamp:             # what a version's answers carry beside their outp
 cdef class Holder:            # who holds the request while it waits: its lane
     cdef public Stamp stamp             # None: its answers carry nothing of their own
     cdef int on_expired(self, Request request, int64_t now_us) except -1
-    cdef int on_cancelled(self, Request request) except -1
+    cdef int on_cancelled(self, Request request, int64_t now_us) except -1      # now_us 0: not known
 
 
 cdef class Watcher:           # hears how a request ended, after its caller did
@@ -76,21 +77,23 @@ cdef class Rescue:            # may take over from a request that failed, before
     cdef bint take(self, Request request, int code, str text) except -1          # True: the caller is somebody else's now
 
 
-cdef class Request(Timed):
+cdef class Request(Timed):              # at most 512 bytes: beyond, Python has malloc make it
     cdef Body body                      # keeps the tensors' bytes alive
     cdef Signature signature
     cdef Caller caller                  # None once answered or given up
     cdef Holder holder                  # None until admitted
     cdef Arm arm                        # whose counters it falls on; None: nobody compares
+    cdef int64_t mark                   # of its arm's scales; 0: they have none, or it has ended
+    cdef Seen seen                      # of its answer, when it is marked
     cdef Origin origin                  # how it was drawn, for the receipt; None: for `arm`, at random, or nobody asks
     cdef Watcher watcher                # None: nobody listens
     cdef Rescue rescue                  # None: a failure goes to the caller
     cdef void* next                     # the lane's queue: borrowed, the lane holds one reference to each queued request
     cdef void* previous
     cdef RequestState state
-    cdef bint streamed                  # the answer is a ModelStreamInferResponse
-    cdef bint is_rest                   # came by REST, else by gRPC
-    cdef int priority                   # 1 is the most urgent
+    cdef unsigned char streamed         # the answer is a ModelStreamInferResponse
+    cdef unsigned char is_rest          # came by REST, else by gRPC
+    cdef unsigned char priority         # 1 is the most urgent
     cdef int64_t arrived_us, started_us
     cdef int64_t deadline_us            # 0: none
     cdef int64_t final_deadline_us      # the caller's, when deadline_us is only a first attempt's share of it; 0: deadline_us is all
@@ -120,7 +123,7 @@ cdef class Request(Timed):
     # leaving
     cdef int settle(self, Body answer) except -1
     cdef int fail(self, int code, str text) except -1
-    cdef int cancel(self) except -1     # the caller is gone: nobody is answered
+    cdef int cancel(self, int64_t now_us=*) except -1        # the caller is gone: nobody is answered
 
     cdef int _tell_watcher(self, Body answer, int code) except -1
     cdef int _bind_input(self, Wire* wire, int index, int position, Span* raw) except -1

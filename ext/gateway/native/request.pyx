@@ -51,7 +51,7 @@ cdef class Holder:
     cdef int on_expired(self, Request request, int64_t now_us) except -1:
         raise AssertionError("abstract")
 
-    cdef int on_cancelled(self, Request request) except -1:
+    cdef int on_cancelled(self, Request request, int64_t now_us) except -1:
         raise AssertionError("abstract")
 
 
@@ -101,8 +101,8 @@ cdef class Request(Timed):
     def __dealloc__(self):
         cdef int i
         for i in range(self.n_tensors):
-            if self.tensors[i].owned != NULL:
-                free(self.tensors[i].owned)
+            if self.tensors[i].is_owned:
+                free(<void*>self.tensors[i].data)
                 counters.count(counters.KIND_MEMORY, -1)
         if self.tensors != self.inside:
             free(self.tensors)
@@ -212,7 +212,7 @@ cdef class Request(Timed):
             found = decode_contents(given, spec.datatype, &decoded, &tensor.nbytes, self.signature)
             if decoded != NULL:
                 counters.count(counters.KIND_MEMORY, 1)
-            tensor.owned = decoded
+            tensor.is_owned = decoded != NULL
             tensor.data = decoded if decoded != NULL else self.body.data
             self.nbytes += tensor.nbytes
             if found != tensor.n_elements:
@@ -334,10 +334,10 @@ cdef class Request(Timed):
             self._tell_watcher(None, code)
         return 0
 
-    cdef int cancel(self) except -1:
+    cdef int cancel(self, int64_t now_us=0) except -1:
         self.caller = self.rescue = None
         if self.holder is not None and self.state != REQUEST_DONE:
-            self.holder.on_cancelled(self)
+            self.holder.on_cancelled(self, now_us)
         return 0
 
     cdef int _tell_watcher(self, Body answer, int code) except -1:

@@ -27,6 +27,9 @@ Expected = Annotated[
     int | None,
     Field(ge=0, description="The generation that was looked at (0: none). Another one in force refuses the change."),
 ]
+Supersede = Annotated[
+    bool, Field(description="Also while a rollout has the route in hand: the rollout ends, this route stays.")
+]
 
 
 class RoutePut(BaseModel):
@@ -35,6 +38,7 @@ class RoutePut(BaseModel):
     route: dict[str, Any] = Field(description="See /v1/schema/route.")
     expected_generation: Expected = None
     reason: Reason = ""
+    supersede: Supersede = False
 
 
 class RollBack(BaseModel):
@@ -43,6 +47,7 @@ class RollBack(BaseModel):
     to: int | None = Field(None, ge=1, description="A generation; none: the one before the one in force.")
     expected_generation: Expected = None
     reason: Reason = ""
+    supersede: Supersede = False
 
 
 @router.get("/routes", summary="All models' routes", responses=refusals())
@@ -76,7 +81,9 @@ def put_route(
     wish: RoutePut,
     dry_run: Annotated[bool, Query(description="Check it, change nothing.")] = False,
 ) -> answers.RouteApplied:
-    return RouteChanges(plane).put(model, wish.route, wish.expected_generation, actor, wish.reason, is_dry=dry_run)
+    return RouteChanges(plane).put(
+        model, wish.route, wish.expected_generation, actor, wish.reason, is_dry=dry_run, supersede=wish.supersede
+    )
 
 
 @router.get("/routes/{model}/history", summary="Its generations, newest first", responses=refusals(404))
@@ -113,7 +120,7 @@ def roll_back(plane: Shared, actor: Actor, model: str, wish: RollBack) -> answer
     earlier = plane.store.route_at(model, to)
     expected = current.generation if wish.expected_generation is None else wish.expected_generation
     reason = f"back to generation {to}" + (f": {wish.reason}" if wish.reason else "")
-    return RouteChanges(plane).put(model, earlier.document, expected, actor, reason)
+    return RouteChanges(plane).put(model, earlier.document, expected, actor, reason, supersede=wish.supersede)
 
 
 @router.get("/schema/route", summary="What a route may hold, as JSON Schema")
