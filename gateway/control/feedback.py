@@ -21,11 +21,12 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
+from gateway.control.labelledpairs import LabelledPairs
 from gateway.evidence.betting import Metric as Levels
 from gateway.evidence.counts import BinnedStage, Stage, merge
-from gateway.feedback.report import GROUPS, VALUE
+from gateway.feedback.report import GROUPS, LABEL, VALUE
 from gateway.rollout.evidence import Evidence
-from gateway.rollout.guardrail import Fairness, Metric
+from gateway.rollout.guardrail import Correctness, Fairness, Metric
 from gateway.rollout.plan import Plan
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ PAGE = 20_000
 MAX_READERS = 200
 """Rollouts whose counts are remembered; one that was forgotten is counted anew."""
 STABLE, CANDIDATE = "stable", "candidate"
+_READ = (Metric, Fairness, Correctness)
 _CLASS = "class "
 
 
@@ -58,16 +60,22 @@ class Watched(Protocol):
     @property
     def plan(self) -> Plan: ...
 
+    @property
+    def candidate(self) -> str: ...
+
+    @property
+    def started_s(self) -> float: ...
+
 
 def evidence(store: Store, watched: Watched) -> Evidence:
     """Of the plan's guardrails that read feedback; add it to the others' with `+`. Empty, without a look at the store,
     when the plan has none. StoreUnavailable.
     """
-    if not watched.stages or not any(isinstance(rail, (Metric, Fairness)) for rail in watched.plan.guardrails.values()):
+    if not watched.stages or not any(isinstance(rail, _READ) for rail in watched.plan.guardrails.values()):
         return Evidence()
     key = (store.name, watched.model, watched.plan.digest(), min(watched.stages))
     with _lock:
-        reader = _readers.pop(key, None) or Reader(watched.model, watched.plan)
+        reader = _readers.pop(key, None) or Reader(watched)
         _readers[key] = reader
         while len(_readers) > MAX_READERS:
             _readers.popitem(last=False)
@@ -78,11 +86,13 @@ def evidence(store: Store, watched: Watched) -> Evidence:
 class Reader:
     """Counts of one rollout. `read` takes in what is new."""
 
-    def __init__(self, model: str, plan: Plan) -> None:
-        self._model = model
-        rails = plan.guardrails.items()
+    def __init__(self, watched: Watched) -> None:
+        self._model = watched.model
+        rails = watched.plan.guardrails.items()
         self._metrics = {name: Levels(r.centre, r.low, r.high) for name, r in rails if isinstance(r, Metric)}
         self._fairness = {name: rail for name, rail in rails if isinstance(rail, Fairness)}
+        self._correctness = [name for name, rail in rails if isinstance(rail, Correctness)]
+        self._pairs = LabelledPairs(watched.model, watched.candidate, watched.started_s)
         self._forget()
 
     def _forget(self) -> None:
@@ -91,6 +101,7 @@ class Reader:
         self._levels: dict[tuple[str, int, str], list[int]] = {}
         self._groups: dict[tuple[str, str, int, str], list[int]] = {}
         self._units: set[tuple[str, str, bytes]] = set()
+        self._pairs.forget()
 
     def read(self, store: Store, stages: Mapping[int, object]) -> None:
         last = store.last_feedback()
@@ -112,10 +123,14 @@ class Reader:
                 self._after.update(dict.fromkeys(generations, after))
                 if is_all:
                     break
+        if self._correctness:
+            self._pairs.read(store)
 
     def _count(self, fact: FactSeen) -> None:
         if fact.arm not in (STABLE, CANDIDATE):
             return
+        if fact.kind == LABEL and self._correctness and fact.arm == STABLE:
+            self._pairs.label(fact)
         if fact.kind == VALUE and fact.value is not None:
             self._count_value(fact, fact.value)
         if fact.groups:
@@ -176,7 +191,8 @@ class Reader:
                     if n_s or n_c:
                         cells.append(Stage(epoch, pi, n_s, n_c, k_s, k_c))
                 groups[name][group] = merge(cells)
-        return Evidence(bins=bins, groups=groups)
+        pairs = dict.fromkeys(self._correctness, self._pairs.stages(stages))
+        return Evidence(bins=bins, pairs=pairs, groups=groups)
 
 
 _lock = threading.Lock()

@@ -57,6 +57,7 @@ FORGET_REPORTS_AFTER_S = {
     "disagreement": 7 * 24 * 3600.0,
     "capture": 1800.0,  # callers' rows: gone soon, also when nobody fetched them
     "capture_order": 1800.0,
+    "link": 24 * 3600.0,
     "acceptance": 24 * 3600.0,  # what it found is kept with the decision
     "acceptance_order": 24 * 3600.0,
 }

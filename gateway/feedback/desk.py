@@ -23,7 +23,7 @@ from gateway.observability import logs
 if TYPE_CHECKING:
     from gateway.store import Store
 
-MAX_BATCH = 5_000
+MAX_BATCH = 2_000
 """Reports in one transaction; more would keep others from the store for long."""
 MAX_WAITING = 50_000
 """Reports in memory: 30 MB, and more than the store writes in ten seconds."""

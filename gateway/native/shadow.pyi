@@ -3,6 +3,7 @@ from typing import Any, Self, final
 
 from gateway.native.arm import Arm
 from gateway.native.body import Budget
+from gateway.native.links import Links
 from gateway.native.pairs import PairStats
 from gateway.native.request import Caller, Watcher
 
@@ -40,6 +41,7 @@ class Job:
 
 @final
 class Mirror:
+    links: Links | None
     offload: Callable[[Job], Any] | None
     on_new: Callable[[], Any] | None
     least_time_us: int

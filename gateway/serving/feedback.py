@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
+import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from gateway import pb
 from gateway.errors import Code, GatewayError, Unavailable
@@ -20,16 +24,25 @@ from gateway.feedback import form
 from gateway.feedback.desk import Desk, settle
 from gateway.feedback.prediction import Prediction
 from gateway.feedback.report import Report, Result, Status
+from gateway.native import receipt
 from gateway.native.lane import Lane
+from gateway.native.links import Links
 from gateway.native.receipt import Receipts, Signer
 from gateway.native.signature import Signature
 from gateway.serving.rest.message import Request
 from gateway.serving.stream import SlowUnary, Stream, StreamHandler, parse
+from gateway.store.records import Report as StoredReport
 
 if TYPE_CHECKING:
     from gateway.store import Store
 
 SERVICE = "/gateway.v1.Feedback/"
+LINK_KIND = "link"
+LINKS_EVERY_S = 2.0
+MAX_LINKS = 50
+"""Shadow pairs in that time, drawn evenly: a label comes for few of them, and each is kept for a day (90 MB of the
+store for each worker whose shadows never rest).
+"""
 MAX_TOLD = 100
 """Of the refused reports of a stream."""
 
@@ -46,6 +59,8 @@ class Feedback:
         self._loop = asyncio.get_running_loop()
         self._store: Store | None = None
         self.signer = Signer()
+        self._key: bytes | None = None
+        self.links = Links(MAX_LINKS)
         self.errand: Errand | None = None
         self._has_asked = False
         self.desk = Desk(self._opened)
@@ -62,12 +77,31 @@ class Feedback:
             is_value=prediction.is_value,
             threshold=prediction.threshold,
         )
+        if lane.twin:
+            lane.twin.stamp = lane.stamp  # what a shadow predicted is told the same way
         if self.errand and not self._has_asked:
             self._has_asked = True
             self.errand(self._fetch_key)
 
     def _fetch_key(self, store: Store) -> None:
-        self._loop.call_soon_threadsafe(self.signer.use, store.feedback_key())
+        self._key = store.feedback_key()
+        self._loop.call_soon_threadsafe(self.signer.use, self._key)
+
+    def read_links(self) -> list[StoredReport]:
+        """A source of reports for the agent: what shadows predicted for answers that a label may come for."""
+        found: dict[tuple[str, str], dict[str, str | None]] = {}
+        for primary, shadow, version in self.links.take():
+            if self._key is None:
+                continue
+            said = receipt.read(self._key, primary)
+            told = receipt.read(self._key, shadow)[10] if shadow else [None]
+            label = told[0][0] if told and told[0] else None
+            found.setdefault((said[3], version), {})[said[0].hex()] = None if label is None else str(label)
+        now = time.time()
+        return [
+            StoredReport(LINK_KIND, model, version, uuid.uuid4().hex, orjson.dumps(links), now)
+            for (model, version), links in found.items()
+        ]
 
     # --- reports
 

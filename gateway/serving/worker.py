@@ -39,7 +39,7 @@ from gateway.serving.commands import Commands, Handler
 from gateway.serving.evidence import COST_KIND, COSTS_EVERY_S, Evidence
 from gateway.serving.evidence import KIND as EVIDENCE_KIND
 from gateway.serving.faults import FaultLog
-from gateway.serving.feedback import Feedback
+from gateway.serving.feedback import LINK_KIND, LINKS_EVERY_S, Feedback
 from gateway.serving.front import Front
 from gateway.serving.held import Holdings
 from gateway.serving.listener import Listener, tls_context
@@ -201,6 +201,8 @@ class Worker:
                 is_first=options.accept == "at_once" and options.control_fd is not None,
             )
             self.feedback.errand = self.agent.errand
+            self.hub.mirror.links = self.feedback.links
+            self.agent.add_source(LINK_KIND, LINKS_EVERY_S, self.feedback.read_links)
             self.agent.add_source(TILE_KIND, TILES_EVERY_S, self.monitors.read)
             self.agent.add_source(CAPTURE_KIND, CAPTURES_EVERY_S, self.captures.source(self.agent))
             self.agent.add_source(acceptance.KIND, acceptance.EVERY_S, acceptance.Trials(holdings).source(self.agent))

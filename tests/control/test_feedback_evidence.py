@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,12 +14,13 @@ import pytest
 from gateway.control import feedback
 from gateway.control.feedback import LEVELS, evidence
 from gateway.evidence.counts import BinnedStage, Stage
+from gateway.evidence.paired import PairStage
 from gateway.feedback.report import GROUPS, LABEL, VALUE, Fact
 from gateway.rollout.baseline import Baseline
 from gateway.rollout.evidence import Evidence
 from gateway.rollout.judge import judge
 from gateway.rollout.plan import Plan
-from gateway.store import Store
+from gateway.store import Report, Store
 from tests.store.test_feedback import fact
 from tests.support.rollouts import plan
 
@@ -26,6 +28,7 @@ RAILS = {
     "sold": {"kind": "metric", "centre": 0.2, "tolerated": 0.05},
     "rating": {"kind": "metric", "centre": 3, "low": 1, "high": 5, "tolerated": 0.2},
     "fair": {"kind": "fairness", "event": "is refused", "groups": ["women", "men"]},
+    "right": {"kind": "correctness"},
     "positive": {"kind": "fairness", "event": "class 1", "groups": ["women", "men"]},
 }
 STAGES = {3: (0, 0.0), 5: (1, 0.05), 6: (2, 0.25), 9: (3, 1.0)}
@@ -36,6 +39,8 @@ class Watched:
     plan: Plan
     stages: Mapping[int, tuple[int, float]]
     model: str = "m"
+    candidate: str = "2"
+    started_s: float = 0.0
 
 
 @pytest.fixture
@@ -115,6 +120,7 @@ def counted(facts: Sequence[Fact], watched: Watched) -> Evidence:
                         cell[1] += event
     stages = watched.stages
     return Evidence(
+        pairs={"right": ()},
         bins={
             name: tuple(BinnedStage(*stages[g], tuple(s), tuple(c)) for g, (s, c) in sorted(found.items()))
             for name, found in bins.items()
@@ -197,3 +203,26 @@ def test_a_value_between_two_levels_is_counted_at_either_so_that_the_mean_is_rig
     mean = sum(level * n for level, n in enumerate(stage.stable)) / LEVELS / 4000
     assert mean == pytest.approx(0.1234, abs=4 * 0.005 / 4000**0.5)
     assert [level for level, n in enumerate(stage.stable) if n] == [12, 13]
+
+
+def link(store: Store, key: str, at: float, links: Mapping[bytes, str | None], version: str = "2") -> None:
+    body = json.dumps({id.hex(): predicted for id, predicted in links.items()}).encode()
+    store.put_reports("w", [Report("link", "m", version, key, body, at)])
+
+
+def label(number: int, predicted: str, true: str, **fields: Any) -> Fact:
+    return fact(number, kind=LABEL, name="", value=None, predicted=predicted, label=true, **{"stage": 3, **fields})
+
+
+def test_a_label_of_a_shadow_pair_is_held_against_both_whichever_comes_first(store: Store, watched: Watched) -> None:
+    ids = [fact(number).id for number in range(8)]
+    link(store, "a", 100.0, {ids[0]: "1", ids[1]: "0", ids[2]: None, ids[3]: "1"})
+    put(store, label(0, "1", "1"), label(1, "1", "1"), label(2, "1", "1"), label(4, "0", "1"))
+    assert evidence(store, watched).pairs["right"] == (PairStage(0, 0, 0, 3, 2, 0),)  # a failed copy is not right
+    link(store, "b", 101.0, {ids[4]: "1", ids[5]: "1", ids[6]: "1"})
+    put(store, label(3, "0", "0"), label(5, "1", "1", arm="pinned"), label(6, "0", "0", row=1), label(7, "0", "0"))
+    assert evidence(store, watched).pairs["right"] == (PairStage(0, 0, 0, 5, 3, 1),)
+    link(store, "late", 60.0, {ids[7]: "0"})
+    link(store, "other", 102.0, {ids[7]: "1"}, version="3")
+    assert evidence(store, watched).pairs["right"] == (PairStage(0, 0, 0, 6, 3, 1),)
+    assert evidence(store, watched).pairs["right"] == (PairStage(0, 0, 0, 6, 3, 1),)

@@ -1,4 +1,4 @@
-"""The token of an answer: bit for bit what the twin writes, readable only as it was signed, and none where nobody asks."""
+"""The token of an answer: bit for bit what the twin writes, readable only as signed, and none where nobody asks."""
 
 from __future__ import annotations
 

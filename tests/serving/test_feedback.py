@@ -19,6 +19,7 @@ import pytest
 
 from gateway import pb
 from gateway.native import receipt
+from gateway.store import Store, url_of_folder
 from tests.support import onnxmodels
 from tests.support.conditions import eventually
 from tests.support.gatewayprocess import GatewayProcess
@@ -39,6 +40,7 @@ ROUTE = {
 class Served:
     process: GatewayProcess
     key: bytes
+    state: Path
 
     def client(self) -> Client:
         return Client(connect(self.process.grpc_url))
@@ -63,7 +65,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         control = process.wait_routed("m", "plain")
         control.put_route("m", {**ROUTE, "sticky": {"header": "x-user"}})
         eventually((state / "feedback.key").exists, "the key is made")
-        found = Served(process, bytes.fromhex((state / "feedback.key").read_text()))
+        found = Served(process, bytes.fromhex((state / "feedback.key").read_text()), state)
 
         def both_have_it() -> bool:
             return all(found.token() for _ in range(8))
@@ -217,6 +219,28 @@ def test_the_command_reports_a_file_and_shows_how_versions_do(served: Served, tm
     assert "rating" in done.stdout
     assert run("show", "nobody").returncode == 1
     assert run("report").returncode == 2
+
+
+def test_what_a_shadow_predicted_is_told_for_the_answers_it_belongs_to(served: Served) -> None:
+    control = served.process.control()
+    control.put_route(
+        "m", {"versions": [{"version": "1", "weight": 100, "arm": "stable"}], "shadows": [{"version": "2"}]}
+    )
+    with Store.open(url_of_folder(served.state)) as store:
+
+        def told() -> dict[str, Any]:
+            reports = store.reports("link", "m", "2")
+            return {id: label for report in reports for id, label in json.loads(report.body).items()}
+
+        ids: set[str] = set()
+
+        def is_told() -> bool:
+            ids.add(receipt.read(served.key, served.token())[0].hex())
+            return bool(ids & told().keys())
+
+        eventually(is_told, "a pair is told")
+        assert {label for id, label in told().items() if id in ids} == {"2"}
+    control.put_route("m", ROUTE)
 
 
 def test_metrics_count_reports_of_all_processes(served: Served) -> None:

@@ -196,7 +196,7 @@ cdef class Receipts(Stamp):
             p[0] = TOLD_NOTHING
             return p + 1
         p[0] = TOLD_CLASS
-        p = write_varint(p + 1, <uint64_t>(label << 1) ^ <uint64_t>(label >> 63))
+        p = write_varint(p + 1, <uint64_t>label << 1 ^ <uint64_t>(label >> 63))
         memcpy(p, &confidence, 4)
         return p + 4
 

@@ -14,6 +14,7 @@ from gateway.native.body cimport Body, Budget
 from gateway.native.codec cimport Wire
 from gateway.native.compare cimport Tolerance
 from gateway.native.lane cimport Lane
+from gateway.native.links cimport Links
 from gateway.native.pairs cimport Comparer, PairStats
 from gateway.native.request cimport Caller, Request, Watcher
 from gateway.native.route cimport Asked, ShadowLoad, ShadowSpec
@@ -76,6 +77,7 @@ cdef class Pair(Watcher):
     cdef int _on_shadow(self, Request request, Body answer, int code) except -1
     cdef bint _has_room(self, Body answer) noexcept
     cdef int _drop(self, Drop reason) except -1
+    cdef int _link(self) except -1
     cdef int _conclude(self, int64_t now_us) except -1
     cdef void _finish(self) noexcept
 
@@ -93,6 +95,7 @@ cdef class Mirror:
     cdef object report
     cdef Receiver receiver
     cdef Comparer scratch
+    cdef public Links links             # None: nobody holds labels against pairs
     cdef public object offload          # Job -> None: to a thread, which runs it; then done() on the loop. None: all are compared here
     cdef public object on_new           # () -> None: there is a ShadowStats more; None: nobody asks
     cdef public int64_t least_time_us   # a shadow gets this long after the primary's answer,

@@ -140,6 +140,7 @@ cdef class Pair(Watcher):
 
     cdef int _conclude(self, int64_t now_us) except -1:
         cdef Mirror mirror = self.mirror
+        self._link()
         if self.primary_code or self.shadow_code:
             self.tally.note_failed(self.shadow, self.primary_code, self.shadow_code, self.text, now_us)
         elif self.primary_answer.length + self.shadow_answer.length > OFFLOAD_BYTES and mirror.offload is not None:
@@ -160,7 +161,14 @@ cdef class Pair(Watcher):
         self.nbytes += answer.length
         return True
 
+    cdef int _link(self) except -1:
+        if self.mirror.links is not None and self.primary_answer is not None:
+            self.mirror.links.note(self.primary_answer, self.is_streamed, self.shadow_answer, self.shadow.signature.version)
+        return 0
+
     cdef int _drop(self, Drop reason) except -1:
+        if reason == DROP_LATE_QUEUED or reason == DROP_LATE_RUNNING:
+            self._link()                                      # it had its time, and gave nothing
         self.stats.dropped[<int>reason] += 1
         self._finish()
         return 0
