@@ -69,8 +69,6 @@ def audit(console: Console, host: Host, followed: list[Followed]) -> None:
             reason = str(one["reason"])
             if one["action"] == "rollout.drained":  # why was said before
                 reason = reason.partition(":")[0]
-                (one["after"] or {}).get("decision", {}).get("reasons", [""])[0]
-            )
             head.append(textwrap.shorten(reason, max(console.width, WIDE) - 40, placeholder="…"))
             console.print(head)
     verdict = host.ask("GET", "v1", "audit", "verify")
