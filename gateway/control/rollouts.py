@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from gateway.control import fleet
 from gateway.control.rolloutlook import Looker, Sight
-from gateway.control.rolloutstep import ACTOR, new_alerts, sample_of, status_of, step_of
+from gateway.control.rolloutstep import ACTOR, may_let_go, new_alerts, sample_of, status_of, step_of
 from gateway.errors import GatewayError
 from gateway.observability import logs
 from gateway.rollout.cursor import Cursor
@@ -33,6 +33,7 @@ EVERY_S = 0.01
 IDLE_S = 0.25
 """Between two looks for a rollout, while there is none."""
 MAX_WAIT_S = 0.5
+US = 1_000_000.0
 RETRY_S = 0.2
 ACKNOWLEDGE_S = 0.1
 """While workers are still to take a route: clocks start when the last one has."""
@@ -58,6 +59,7 @@ class _Known:
     due_s: float = 0.0  # monotonic
     retry_s: float = 0.0  # not before, after a failure
     sampled_s: float = 0.0
+    has_let_go: bool = False
     fault: str = ""
     touch: Touch | None = None
 
@@ -191,8 +193,19 @@ class Rollouts:
             status = status_of(plan, decision, sight, record.status)
             known.touch = Touch(record.id, record.seq, decision.cursor.as_dict(), status)
         known.cursor, known.looked_s = decision.cursor, mono_s
+        if decision.cursor.stage is Stage.PROMOTED and plan.mode == "act":
+            self._let_go(store, record, plan, known, sight)
         waits = Hold.ACKNOWLEDGEMENT in decision.holds or decision.changes_traffic
         known.due_s = mono_s + min(decision.next_look_s or 0.0, ACKNOWLEDGE_S if waits else MAX_LOOK_S)
+
+    def _let_go(self, store: Store, record: RolloutRecord, plan: Plan, known: _Known, sight: Sight) -> None:
+        """Of stable: `keep` after the promotion it is unloaded. It is brought up again should it be needed."""
+        kept_s = sight.snapshot.now.wall_s - max((stage.at for stage in record.stages), default=0.0)
+        if not known.has_let_go and kept_s >= plan.keep_us / US and may_let_go(record, sight):
+            store.unwant(
+                record.model, record.stable, ACTOR, f"rollout {record.id}: kept for its time after the promotion"
+            )
+            known.has_let_go = True
 
     def _sample(self, record: RolloutRecord, known: _Known, decision: Decision, sight: Sight) -> None:
         """A point of its timeline, at every decision and now and then."""

@@ -75,7 +75,7 @@ def step_of(
         baseline=document(snapshot.baseline) if record.baseline is None and decision.changes_traffic else None,
         base=base,
         want=_want(record, snapshot, decision) if acts else frozenset(),
-        unwant=_unwant(record, decision) if acts else frozenset(),
+        unwant=_unwant(record, sight, decision) if acts else frozenset(),
         blocks=cursor.reason[:4000] if decision.blocks_digest and acts else "",
         good=_good(record, plan, snapshot, decision) if acts else None,
         clears_retry=decision.event is Event.ROLL_BACK and before.stage is Stage.NEEDS_OPERATOR,
@@ -121,11 +121,18 @@ def _want(record: RolloutRecord, snapshot: Snapshot, decision: Decision) -> froz
     return frozenset()
 
 
-def _unwant(record: RolloutRecord, decision: Decision) -> frozenset[str]:
+def _unwant(record: RolloutRecord, sight: Sight, decision: Decision) -> frozenset[str]:
     """What it had loaded, when it is not needed any more: after the last request has ended, never before."""
-    if decision.cursor.stage in (Stage.ROLLED_BACK, Stage.REFUSED, Stage.SUPERSEDED) and decision.event:
+    if decision.event and decision.cursor.stage in (Stage.ROLLED_BACK, Stage.REFUSED, Stage.SUPERSEDED):
         return frozenset(record.loads) - {record.stable}
+    if decision.cursor.stage is Stage.PROMOTED and decision.next_look_s is None:
+        return frozenset({record.stable} if may_let_go(record, sight) else ())
     return frozenset()
+
+
+def may_let_go(record: RolloutRecord, sight: Sight) -> bool:
+    """Of stable, after the promotion: no rule or fallback of the route sends it anything."""
+    return sight.route is None or not rolloutroute.names(sight.route.document, record.stable)
 
 
 def _good(record: RolloutRecord, plan: Plan, snapshot: Snapshot, decision: Decision) -> Any:

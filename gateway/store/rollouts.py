@@ -176,7 +176,9 @@ class Rollouts(Part):
             if not is_wanted(connection, record.model, version):
                 want_version(change, record.model, version, step.actor, why)
                 change.is_seen = True
-        for version in sorted(step.unwant):
+        others = [each for each in _live(connection, record.model) if each.id != record.id]
+        needed = {version for each in others for version in (each.stable, each.candidate)}
+        for version in sorted(step.unwant - needed):
             if is_wanted(connection, record.model, version):
                 drop_wanted(change, record.model, version, step.actor, why)
                 change.is_seen = True
