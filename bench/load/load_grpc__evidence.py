@@ -1,7 +1,7 @@
 """What it costs to weigh two versions against each other: a route with a candidate, beside the same one without names.
 
-Closed loop (h2load), one generator thread. Two workers of one build over the same two versions, each half of the requests,
-take turns, round by round; only in one of them the arms are called stable and candidate, and so are compared.
+Closed loop (h2load), one generator thread. Two workers of one build, each over the same two versions, half of the load
+to either, take turns, round by round; only in one of them the arms are called stable and candidate, and so compared.
 """
 
 from __future__ import annotations

@@ -62,8 +62,7 @@ def _one(found: World, callers: Callers, name: str) -> dict[str, Any]:
         if zero_s and len(zero_s) == len(records):
             break
         time.sleep(0.02)
-    time.sleep(0.3)  # answers that are still on their way
-    callers.rates = {}
+    callers.rest()
     requests = callers.of(name)
     needed = last_needed(requests)
     harmed = [one for one in requests if one.version == "2" and (one.has_failed or one.is_broken)]

@@ -29,6 +29,8 @@ from gateway.store import Store, WorkerRecord
 
 N_WORKERS = 2
 N_CHANNELS = 6
+MAX_OPEN = 200
+"""Requests in flight; more would wait in this process, and be counted late."""
 WIDTH = 4
 _OPSET, _IR = 17, 10
 _VERSION = re.compile(r"version '?\"?(\d+)")
@@ -96,6 +98,8 @@ class Callers:
         """Requests a second, by model; may change while it runs."""
         self.seen: list[Seen] = []
         self.n_lost = 0
+        self.faults: list[str] = []
+        self.n_open = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
 
@@ -106,6 +110,16 @@ class Callers:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join(30)
+        if self.faults:
+            raise BenchError(f"{len(self.faults)} requests could not be counted: {self.faults[0]}")
+
+    def rest(self) -> None:
+        """No more requests, and an answer to those that there were."""
+        self.rates = {}
+        end_s = time.monotonic() + 30
+        time.sleep(0.05)
+        while self.n_open and time.monotonic() < end_s:
+            time.sleep(0.01)
 
     def of(self, name: str) -> list[Seen]:
         """In order of arrival."""
@@ -126,18 +140,25 @@ class Callers:
             now_s = time.monotonic()
             for name, rate in [*self.rates.items()]:
                 due.setdefault(name, now_s)
-                while rate and due[name] <= now_s:
+                while rate and due[name] <= now_s and self.n_open < MAX_OPEN:
                     due[name] = max(due[name] + rng.exponential(1.0 / rate), now_s - 1.0)
                     row = rng.random((1, WIDTH), np.float32)
                     n += 1
+                    self.n_open += 1
                     task = asyncio.ensure_future(self._ask(calls[n % N_CHANNELS], name, row))
                     tasks.add(task)
                     task.add_done_callback(tasks.discard)
+                    task.add_done_callback(self._note)
             await asyncio.sleep(0.002)
         if tasks:
             await asyncio.wait(tasks, timeout=20)
         for channel in channels:
             await channel.close()
+
+    def _note(self, task: asyncio.Task[None]) -> None:
+        self.n_open -= 1
+        if not task.cancelled() and (error := task.exception()):
+            self.faults.append(repr(error))
 
     async def _ask(self, call: Any, name: str, row: np.ndarray[Any, Any]) -> None:
         sent_s = time.time()

@@ -221,8 +221,8 @@ def test_edges_of_values_are_moved_to_where_counting_is_exact() -> None:
         assert abs(moved - edge) <= max(abs(edge) / 32 + 1e-12, 2.0**-16)
         frozen = OutputBaseline("y", (moved,))
         for value in (np.nextafter(moved, -np.inf), moved, np.nextafter(moved, np.inf), moved - 1.0, moved + 1.0):
-            if abs(value - moved) < 1e-6 and (moved <= 0 or abs(value) < 2.0**-16):
-                continue  # below zero a cell's nearer end is its own
+            if (value == moved < 0) or (moved == 0 and abs(value) < 2.0**-16):
+                continue  # below zero an edge itself lies in the cell on its left; nearly zero is zero
             cells = np.zeros(scales.VALUE_CELLS, np.int64)
             cells[value_cell_of(float(value))] = 1
             assert bins.value_bins(cells, frozen) == ((0, 1, 0) if value >= moved else (1, 0, 0)), (edge, moved, value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from tests.support.conditions import eventually
 from tests.support.control import put, times
 from tests.support.inprocess import InProcess, serving
 from tests.support.onnxmodels import build, node, tensor
-from tests.support.weighed import split
+from tests.support.weighed import Weighed, split
 
 
 def of_one_mind() -> bytes:
@@ -197,6 +198,28 @@ def test_a_source_is_in_a_hurry_only_while_somebody_is_compared(compared: Compar
     assert (evidence.every_s(), compared.read()) == (IDLE_S, [])
     assert gateway.do(gateway.routing.arms.weighed) == []
     gateway.do(evidence.close)
+
+
+def test_a_generation_that_is_over_is_told_while_it_has_requests_to_end() -> None:
+    with Weighed() as harness:
+        harness.serve()
+        harness.route(split(100))
+        harness.ask(n=2)
+        passed_s = [harness.now_us / 1e6]
+        routing = SimpleNamespace(arms=harness.book, routes={}, lowered={})
+        evidence = Evidence(routing, harness.plane.mirror, clock=lambda: passed_s[0])  # type: ignore[arg-type]
+        for _ in range(5):
+            passed_s[0] += KEEP_S / 2
+            (report,) = evidence.read()
+        assert Told.of(report).open == (0, 2)
+        harness.finish_all()
+        told = []
+        for _ in range(5):
+            passed_s[0] += KEEP_S / 2
+            told.append(len(evidence.read()))
+        assert told[0] == 1
+        assert told[-1] == 0
+        assert harness.book.weighed() == []
 
 
 def test_the_reflex_comes_by_itself(compared: Compared) -> None:
