@@ -33,6 +33,10 @@ demo-models: .venv/installed ## train the demo models into MODELS, unless it hol
 demo: build ## a gateway under load and three releases at once: one promoted, two taken back; some two minutes
 	@$(BIN)/python -m demo.rollouts $(ARGS)
 
+.PHONY: triton-fleet
+triton-fleet: build demo-models ## start two real tritonservers that run version 2 of the model `risk` in MODELS
+	@exec $(BIN)/python -m demo.triton fleet "$(MODELS)" $(ARGS)
+
 .PHONY: build
 build: build/release/done ## system packages, .venv with the gateway command, native modules; only what is missing
 
@@ -54,11 +58,13 @@ build/release/done: .venv/installed $(NATIVE)
 .PHONY: test
 test: build ## the test suite; one test: make test ARGS=tests/pb/test_wire.py
 	@tools/setup-system test
+	@$(BIN)/python -m demo.triton setup
 	@$(BIN)/pytest $(ARGS)
 
 .PHONY: test-debug
 test-debug: build ## the suite on debug counters and assertions, under the address and undefined-behaviour sanitizers
 	@tools/setup-system test
+	@$(BIN)/python -m demo.triton setup
 	@echo "building the debug variant"
 	@GATEWAY_DEBUG=1 GATEWAY_SANITIZE=address,undefined $(BIN)/python setup.py --quiet build
 	@ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 LD_PRELOAD=$(PRELOAD) \
@@ -77,6 +83,17 @@ check: .venv/installed ## format, lint, types, Cython lint, generated files
 bench: build ## measure against the limit of HTTP/2 on this machine
 	@tools/setup-system bench
 	@$(BIN)/python -m bench $(ARGS)
+
+.PHONY: profile
+profile: build ## where the time of one request goes, stage by stage: perf and callgrind (ARGS=--help)
+	@tools/setup-system bench
+	@$(BIN)/python -m bench.profile $(ARGS)
+
+.PHONY: bench-peers
+bench-peers: build ## other servers side by side with the gateway (ARGS=--quick: does each work? ARGS=--full: all of it)
+	@tools/setup-system peers
+	@$(BIN)/python -m bench.peers --install
+	@$(BIN)/python -m bench.peers $(or $(ARGS),--kept)
 
 .PHONY: proto
 proto: .venv/installed ## compile proto/ into gateway/pb

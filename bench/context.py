@@ -9,8 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import peers, server
+from bench import server
 from bench.models import Model
+from bench.peers import mlserver
+from bench.peers.limit import Limit
+from bench.peers.limit import limit as started_limit
 
 
 @dataclass(slots=True)
@@ -46,14 +49,14 @@ class Context:
             yield running
 
     @contextmanager
-    def limit(self, answer_bytes: int, *, wide_windows: bool = False) -> Iterator[peers.Limit]:
-        with peers.limit(self.scratch, answer_bytes, wide_windows=wide_windows) as running:
+    def limit(self, answer_bytes: int, *, wide_windows: bool = False) -> Iterator[Limit]:
+        with started_limit(self.scratch, answer_bytes, wide_windows=wide_windows) as running:
             yield running
 
     @contextmanager
     def mlserver(self, model: Model) -> Iterator[int]:
         self.say("starting MLServer")
-        with peers.mlserver(self.scratch, model) as port:
+        with mlserver.serving(self.scratch, model) as port:
             yield port
 
     def body_file(self, name: str, body: bytes) -> Path:

@@ -2,6 +2,7 @@
 servers and SDKs pin other versions of the same packages.
 
     python -m bench.environments mlserver kserve     makes them, in ~/.cache/gateway-bench (or $GATEWAY_BENCH_CACHE)
+    python -m bench.peers --install                  those of all peers
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ from bench.errors import NotMeasured
 REQUIREMENTS = {
     "mlserver": ("mlserver==1.7.1", "onnxruntime==1.31.1"),
     "kserve": ("kserve==0.21.0",),
+    "grpcaio": ("grpcio==1.85.1", "protobuf==7.36.2", "uvloop==0.23.0", "onnxruntime==1.31.1"),
+    "bentoml": ("bentoml==1.4.39", "onnxruntime==1.31.1"),
+    "litserve": ("litserve==0.2.19", "onnxruntime==1.31.1"),
+    "rayserve": ("ray[serve]==2.60.0", "onnxruntime==1.31.1"),
 }
 
 
@@ -35,7 +40,8 @@ def python(name: str) -> Path:
 
 def make(name: str) -> None:
     """Again, if it is there: pip changes only what differs."""
-    venv.create(folder(name), with_pip=True)
+    if not (folder(name) / "bin" / "pip").exists():
+        venv.create(folder(name), with_pip=True, symlinks=True, clear=True)
     packages = REQUIREMENTS[name]
     print(f"{folder(name)}: {', '.join(packages)}", flush=True)
     command = [str(python(name)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]

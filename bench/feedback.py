@@ -1,6 +1,6 @@
 """`python -m bench.feedback [--reports N]`: reports a second that a gateway with two workers takes and keeps on SQLite.
 
-Tokens signed with the gateway's own key, reported by grpcio clients in a process of their own: one report a call at 32 calls in
+Tokens signed with the gateway's own key, reported by a grpcio client in its own process: one report a call at 32 calls in
 flight, batches of 100, a stream of batches, and batches over the control plane's REST. Each report is a label and a
 value, so two facts. All results are checked: nothing lost, nothing counted twice. The clients share the machine.
 """

@@ -36,15 +36,16 @@ class Model:
 
 def make_small_mlp() -> onnx.ModelProto:
     """30-128-128-1, ReLU between, sigmoid at the end."""
-    return _make_mlp("small_mlp", (FEATURES, 128, 128, 1))
+    return make_mlp("small_mlp", (FEATURES, 128, 128, 1))
 
 
 def make_wide_mlp() -> onnx.ModelProto:
     """30-1024-1024-1024-1: so much work that it runs off the loop thread, on as small a message."""
-    return _make_mlp("wide_mlp", (FEATURES, 1024, 1024, 1024, 1))
+    return make_mlp("wide_mlp", (FEATURES, 1024, 1024, 1024, 1))
 
 
-def _make_mlp(name_of_model: str, sizes: tuple[int, ...]) -> onnx.ModelProto:
+def make_mlp(name_of_model: str, sizes: tuple[int, ...]) -> onnx.ModelProto:
+    """ReLU between, sigmoid at the end."""
     rng, nodes, weights, name = np.random.default_rng(0), [], [], "input"
     for i, (a, b) in enumerate(pairwise(sizes)):
         w = (rng.standard_normal((a, b)) / np.sqrt(a)).astype(np.float32)
@@ -55,7 +56,7 @@ def _make_mlp(name_of_model: str, sizes: tuple[int, ...]) -> onnx.ModelProto:
             nodes.append(helper.make_node("Relu", [name], [f"r{i}"]))
             name = f"r{i}"
     nodes.append(helper.make_node("Sigmoid", [name], ["output"]))
-    return _model(name_of_model, nodes, weights, (FEATURES,), (1,))
+    return _model(name_of_model, nodes, weights, sizes[:1], sizes[-1:])
 
 
 def make_wide_mean() -> onnx.ModelProto:

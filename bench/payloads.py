@@ -21,7 +21,7 @@ _DATATYPES = {
     "INT8": np.int8, "INT16": np.int16, "INT32": np.int32, "INT64": np.int64,
     "FP16": np.float16, "FP32": np.float32, "FP64": np.float64,
 }  # fmt: skip
-_NAMES = {np.dtype(dtype): name for name, dtype in _DATATYPES.items()}
+_NAMES = {np.dtype(dtype): name for name, dtype in _DATATYPES.items()} | {np.dtype(object): "BYTES"}
 
 
 def infer_request(
@@ -44,17 +44,29 @@ def infer_request(
     for name in outputs:
         message += _bytes(6, _text(1, name))
     for tensor in inputs.values():
-        message += _bytes(7, np.ascontiguousarray(tensor).tobytes())
+        message += _bytes(7, _raw(tensor))
     return bytes(message)
 
 
 def rest_json(inputs: Mapping[str, np.ndarray]) -> bytes:
     """A REST inference request with all data as JSON numbers, nested by rows as most callers send it."""
     tensors = [
-        {"name": name, "datatype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data": tensor.tolist()}
+        {"name": name, "datatype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data": listed(tensor)}
         for name, tensor in inputs.items()
     ]
     return json.dumps({"inputs": tensors}).encode()
+
+
+def _raw(tensor: np.ndarray) -> bytes:
+    """Little-endian values; texts each with four bytes of length before it."""
+    if tensor.dtype != object:
+        return np.ascontiguousarray(tensor).tobytes()
+    return b"".join(struct.pack("<I", len(text)) + text for text in tensor.flat)
+
+
+def listed(tensor: np.ndarray) -> list:
+    """Nested as JSON has it."""
+    return (tensor.astype(str) if tensor.dtype == object else tensor).tolist()
 
 
 def rest_binary(inputs: Mapping[str, np.ndarray]) -> tuple[bytes, int]:

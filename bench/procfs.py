@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -32,9 +33,40 @@ def _holds(folder: Path, sockets: set[str]) -> bool:
         return False
 
 
+def tree(root: int) -> list[int]:
+    """A process and all that descend from it, as they live now."""
+    children: dict[int, list[int]] = {}
+    for file in PROC.glob("[0-9]*/stat"):
+        try:
+            parent = int(file.read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError):  # gone meanwhile
+            continue
+        children.setdefault(parent, []).append(int(file.parent.name))
+    found = [root]
+    for pid in found:
+        found += children.get(pid, [])
+    return found
+
+
 def rss_bytes(pids: list[int]) -> int:
     """Resident memory of all of them together."""
-    return sum(int((PROC / str(pid) / "statm").read_text().split()[1]) for pid in pids) * _PAGE_BYTES
+    pages = 0
+    for pid in pids:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # gone meanwhile
+            pages += int((PROC / str(pid) / "statm").read_text().split()[1])
+    return pages * _PAGE_BYTES
+
+
+def pss_bytes(pids: list[int]) -> int:
+    """Resident memory, a page that several share counted in parts."""
+    total = 0
+    for pid in pids:
+        try:
+            lines = (PROC / str(pid) / "smaps_rollup").read_text().splitlines()
+        except OSError:  # gone meanwhile
+            continue
+        total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+    return total
 
 
 def reset_peak_rss(pids: list[int]) -> None:
@@ -57,6 +89,7 @@ def cpu_s(pids: list[int]) -> float:
     """Processor time that their living threads have used so far, user and system."""
     total_ns = 0
     for pid in pids:
-        for thread in (PROC / str(pid) / "task").iterdir():  # stat would count in ticks of 10 ms
-            total_ns += int((thread / "schedstat").read_text().split()[0])
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # gone meanwhile
+            for thread in (PROC / str(pid) / "task").iterdir():  # stat would count in ticks of 10 ms
+                total_ns += int((thread / "schedstat").read_text().split()[0])
     return total_ns / 1e9

@@ -29,7 +29,7 @@ def stamp(mode: str, subject: str) -> dict[str, Any]:
         "subject": subject,
         "command": shlex.join(["python", "-m", "bench", *sys.argv[1:]]),
         "commit": _git("rev-parse", "--short", "HEAD") or "nocommit",
-        "dirty": bool(_git("status", "--porcelain", "--", ":!bench/results")),
+        "dirty": bool(_git("status", "--porcelain", "--", ":!bench/results", ":!bench/peers/results")),
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "kernel": f"{platform.system()} {platform.release()}",

@@ -74,11 +74,13 @@ class Server:
 
 
 @contextmanager
-def gateway(executable: Path, scratch: Path, models: tuple[Model, ...]) -> Iterator[Server]:
-    """Starts `executable` serve over `models`, waits until it is SERVING, kills it at the end if it still runs."""
+def gateway(
+    executable: Path, scratch: Path, models: tuple[Model, ...], models_dir: Path | None = None
+) -> Iterator[Server]:
+    """Starts `executable` serve over `models`, or `models_dir`, waits until it is SERVING, kills it at the end."""
     if not executable.exists():
         raise BenchError(f"{executable} does not exist: run `make build`, or name another with --gateway")
-    root = write_repository(scratch / "models", models)
+    root = models_dir or write_repository(scratch / "models", models)
     port = free_port()
     arguments = ["serve", "--models", str(root), "--grpc-port", str(port), "--port", str(free_port())]
     start = time.perf_counter()

@@ -74,6 +74,10 @@ class LoadError(GatewayError):
     code = Code.FAILED_PRECONDITION
 
 
+class ServersDown(LoadError):
+    """No server that runs it could be asked: not for ever, so the load is tried again."""
+
+
 class ConfigError(GatewayError):
     """A file or flag of the operator is wrong; the text names it and the cure."""
 

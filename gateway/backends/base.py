@@ -70,6 +70,9 @@ class Backend(abc.ABC):
     platform: str
     """As ModelMetadata shows it: "onnxruntime_onnx"."""
 
+    kind: str = "onnxruntime"
+    """As Triton's ModelConfig names a backend."""
+
     max_batch_size: int
     """Rows of the largest batch; 0 when the signature is not batched. Final after `warm_up`."""
 
@@ -79,6 +82,12 @@ class Backend(abc.ABC):
 
     is_one_thread: bool = False
     """A run is the work of the calling thread alone: its processor time is its cost, whatever else the machine does."""
+
+    runs_elsewhere: bool = False
+    """Batches go to other servers by a connection that the loop holds: no thread waits for them."""
+
+    in_flight: int = 0
+    """Batches at once, where the backend knows better than the number of cores; 0: it does not."""
 
     notes: list[str]
     """Sentences for the log: why a version is not batched, which sizes were not warmed."""
@@ -93,6 +102,13 @@ class Backend(abc.ABC):
         are `str`, BYTES out are `str` or `bytes`. InvalidArgument when the values are at fault, else BackendFailure
         with the detail as cause.
         """
+
+    def buffers(self) -> dict[int, list[Array]]:
+        """Arrays by rows (1 without a batch dimension), in signature order, that `run` is quicker with: gathered into,
+        and given to it as this very list. The answer then lies in arrays that the next such run writes again, so that
+        only one thread may use them. Empty: none.
+        """
+        return {}
 
     @abc.abstractmethod
     def close(self) -> None:

@@ -18,6 +18,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument as OrtIn
 
 from gateway.backends import onnx_errors, onnx_signature
 from gateway.backends.base import Array, Backend, Signature, TensorSpec
+from gateway.backends.onnx_bound import Bound, bind_sizes
 from gateway.backends.onnx_session import open_session, runs_on_one_thread
 from gateway.backends.samples import Call, Samples
 from gateway.backends.warmup import Measured, Run, cost_us, warm_auto, warm_fixed
@@ -51,7 +52,7 @@ def load(path: Path, config: ModelConfig, threads: int = 0, *, model: str = "", 
             f"{file} cannot be batched: {inferred.not_batched}; "
             f"batching.max_batch_size is {wish}, expected auto, or a model whose tensors all begin with a free one"
         )
-    return OnnxBackend(call, inferred, wish, f'model "{model}" version {version}', runs_on_one_thread(session))
+    return OnnxBackend(session, call, inferred, wish, f'model "{model}" version {version}')
 
 
 class OnnxBackend(Backend):
@@ -60,16 +61,17 @@ class OnnxBackend(Backend):
     platform = "onnxruntime_onnx"
 
     def __init__(
-        self, call: Call, inferred: onnx_signature.Inferred, wish: int | str, title: str, is_one_thread: bool
+        self, session: Any, call: Call, inferred: onnx_signature.Inferred, wish: int | str, title: str
     ) -> None:
-        self.is_one_thread = is_one_thread
+        self.is_one_thread = runs_on_one_thread(session)
         self.signature: Signature = inferred.signature
         self.costs_us: list[tuple[int, float]] = []
         self.notes = [*inferred.notes]
         if inferred.not_batched and wish != 0:
             self.notes.append(f"not batched: {inferred.not_batched}")
         self.max_batch_size = (wish if isinstance(wish, int) else 1) if self.signature.batched else 0
-        self._call: Call = call
+        self._session, self._call = session, call
+        self._bound: dict[int, Bound] = {}  # by id of its inputs, which it keeps
         self._samples: Samples | None = inferred.samples
         self._wish = wish
         self._title = title
@@ -81,15 +83,36 @@ class OnnxBackend(Backend):
         self.notes += measured.notes
         for note in self.notes:
             _log.info("%s: %s", self._title, note)
+        if self._samples is not None:
+            self._bind(self._samples)
 
     def run(self, inputs: list[Array]) -> list[Array]:
+        bound = self._bound.get(id(inputs))
+        if bound is not None:
+            try:
+                bound.run()
+                return bound.outputs
+            except Exception:  # as any other batch: who is to blame is found out there
+                _log.debug("%s: a bound run failed", self._title, exc_info=True)
         try:
             return self._call(inputs)
         except Exception as error:
             raise self._translated(error) from error
 
+    def buffers(self) -> dict[int, list[Array]]:
+        return {bound.rows: bound.inputs for bound in self._bound.values()}
+
     def close(self) -> None:
-        self._call = _closed
+        self._call, self._session = _closed, None
+        self._bound.clear()
+
+    def _bind(self, samples: Samples) -> None:
+        try:
+            found = bind_sizes(self._session, self.signature, samples, self._call, self.max_batch_size)
+        except Exception as error:  # it answers all the same, a little slower
+            _log.warning("%s: its arrays could not be bound: %s", self._title, error)
+            return
+        self._bound = {id(bound.inputs): bound for bound in found}
 
     def _measure(self) -> Measured:
         samples = self._samples

@@ -39,28 +39,33 @@ class LanePolicy:
         return asdict(self)
 
 
+REMOTE_BATCH_BYTES = 8 * 2**20
+"""The same for a batch that goes to another server: the loop copies it, and nobody is answered meanwhile."""
+
+
 def instances_for(wish: int | str, cores: int, workers: int) -> int:
     """Batches of one version that run at once: as wished, else this worker's share of the cores."""
     return wish if isinstance(wish, int) else max(1, cores // workers)
 
 
 def lane_policy(
-    batching: Batching, *, max_batch_size: int, cores: int, workers: int, is_one_thread: bool
+    batching: Batching, *, max_batch_size: int, cores: int, workers: int, is_one_thread: bool, in_flight: int = 0
 ) -> LanePolicy:
     """`max_batch_size` in rows as the backend settled it (0: not batched); `is_one_thread`: a run is the work of the
-    calling thread alone, so that its processor time is its cost, whatever else the machine does.
+    calling thread alone, so that its processor time is its cost, whatever else the machine does; `in_flight`: so many
+    batches at once run on other servers, and none in this process (0: here it is).
     """
     return LanePolicy(
         max_batch_size=max_batch_size,
-        max_batch_bytes=MAX_BATCH_BYTES,
+        max_batch_bytes=REMOTE_BATCH_BYTES if in_flight else MAX_BATCH_BYTES,
         max_delay_us=batching.max_delay_us,
-        instances=instances_for(batching.instances, cores, workers),
+        instances=in_flight or instances_for(batching.instances, cores, workers),
         max_queue_rows=batching.queue_rows,
         max_queue_bytes=batching.queue_bytes,
         default_timeout_us=batching.default_timeout_us or 0,
         max_timeout_us=batching.max_timeout_us or 0,
         priority_levels=batching.priority_levels,
         default_priority=batching.default_priority,
-        inline_below_us=INLINE_BELOW_US,
+        inline_below_us=0 if in_flight else INLINE_BELOW_US,
         counts_cpu=is_one_thread,
     )

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 from gateway.config.feedback import Feedback
 from gateway.config.files import load_yaml
 from gateway.config.monitoring import Monitoring
+from gateway.config.triton import Triton
 from gateway.config.units import (
     MAX_DURATION_US,
     DurationUs,
@@ -96,6 +97,9 @@ class _Section(BaseModel):
 class Batching(_Section):
     """How requests wait and are put together. Rows are counted, not requests."""
 
+    by: Literal["gateway", "remote"] = "gateway"
+    """Who puts requests together. `remote` (or `batching: remote`) hands each on at once, for Triton to do it."""
+
     max_batch_size: Annotated[int | Literal["auto"], _int_or_auto(0, MAX_BATCH_ROWS)] = "auto"
     """Rows of one run; `auto` finds it at warm-up, 0 runs each request by itself."""
 
@@ -141,6 +145,8 @@ class Batching(_Section):
     @model_validator(mode="before")
     @classmethod
     def _needs_mapping(cls, data: Any) -> Any:
+        if data == "remote":
+            return {"by": "remote"}
         return {} if data is None else data  # `batching:` with every line below it commented out
 
     @model_validator(mode="after")
@@ -209,9 +215,11 @@ class Onnx(_Section):
 class ModelConfig(_Section):
     """One model's settings, shared by all its versions."""
 
-    backend: Literal["onnx"] = "onnx"
+    backend: Literal["onnx", "triton"] = "onnx"
+    """What runs its versions. One whose folder has a triton.yaml runs on Triton whatever stands here."""
     batching: Batching = Field(default_factory=Batching)
     onnx: Onnx = Field(default_factory=Onnx)
+    triton: Triton = Field(default_factory=Triton)
     monitoring: Monitoring = Field(default_factory=Monitoring)
     feedback: Feedback = Field(default_factory=lambda: Feedback(enabled=False))
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from gateway.errors import GatewayError
 from gateway.native.generator import Generator
+from gateway.native.httpgenerator import HttpGenerator
 
 INFER_PATH = b"/inference.GRPCInferenceService/ModelInfer"
 PATIENCE_S = 10.0
@@ -26,6 +27,8 @@ PATIENCE_S = 10.0
 STEP_S = 0.1
 """Between two looks at the progress, and at Ctrl-C."""
 CONNECT_S = 5.0
+CONNECT_BURST, CONNECT_PAUSE_S = 64, 0.005
+"""Above a listener's backlog the kernel drops a connection that this side thinks is made, and it hangs for seconds."""
 MAX_PLANNED = 50_000_000
 
 
@@ -105,32 +108,44 @@ def run(
     about ten times a second. LoadFailed: no connection, or all were closed by the server.
     """
     with connected(host, port, shape.connections) as sockets:
-        authority = (f"[{host}]:{port}" if ":" in host else f"{host}:{port}").encode()
         generator = Generator(
             sockets,
             [frame(message) for message in messages],
-            headers(authority),
+            headers(authority(host, port)),
             shape.streams,
             plan_us(shape),
             keep_answers,
         )
-        gc.collect()
-        _drive(generator, shape.warmup_s, lambda seconds: on_progress(seconds - shape.warmup_s, generator.n_done))
-        generator.restart()
-        began_s = time.monotonic()
-        _drive(generator, shape.seconds, lambda seconds: on_progress(seconds, generator.n_done))
-        seconds = time.monotonic() - began_s
-        n_alive, waiting = generator.n_alive, generator.n_waiting
-        closed = generator.counts()["statuses"], generator.latencies_us
-        generator.end()
-        until_s = time.monotonic() + PATIENCE_S
-        while generator.n_open and time.monotonic() < until_s:
-            generator.step(STEP_S)
-        generator.give_up()
-        counts, latencies_us = generator.counts(), generator.latencies_us
+        return driven(generator, shape, f"{host}:{port}", on_progress)
+
+
+def driven(
+    generator: Generator | HttpGenerator,
+    shape: Shape,
+    where: str,
+    on_progress: Callable[[float, int], None] = lambda seconds, done: None,
+    on_edge: Callable[[], None] = lambda: None,
+) -> Measurement:
+    """Warm-up, load, the wait for what is in flight. `on_edge` is called where the load begins and where it ends."""
+    gc.collect()
+    _drive(generator, shape.warmup_s, lambda seconds: on_progress(seconds - shape.warmup_s, generator.n_done))
+    generator.restart()
+    on_edge()
+    began_s = time.monotonic()
+    _drive(generator, shape.seconds, lambda seconds: on_progress(seconds, generator.n_done))
+    seconds = time.monotonic() - began_s
+    on_edge()
+    n_alive, waiting = generator.n_alive, generator.n_waiting
+    closed = generator.counts()["statuses"], generator.latencies_us
+    generator.end()
+    until_s = time.monotonic() + PATIENCE_S
+    while generator.n_open and time.monotonic() < until_s:
+        generator.step(STEP_S)
+    generator.give_up()
+    counts, latencies_us = generator.counts(), generator.latencies_us
     if not counts["statuses"] and not n_alive:
         reasons = ", ".join(f"{reason} ({count})" for reason, count in counts["losses"].items())
-        raise LoadFailed(f"{host}:{port} closed every connection without an answer: {reasons or 'nothing was sent'}")
+        raise LoadFailed(f"{where} closed every connection without an answer: {reasons or 'nothing was sent'}")
     # The rate of a closed loop is of what ended in the time; every planned request of an open one counts, however late.
     statuses = closed[0] if shape.rate_per_s is None else counts["statuses"]
     return Measurement(
@@ -147,12 +162,16 @@ def run(
     )
 
 
-def headers(authority: bytes) -> list[tuple[bytes, bytes]]:
+def authority(host: str, port: int) -> bytes:
+    return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}").encode()
+
+
+def headers(authority: bytes, path: bytes = INFER_PATH) -> list[tuple[bytes, bytes]]:
     return [
         (b":method", b"POST"),
         (b":scheme", b"http"),
         (b":authority", authority),
-        (b":path", INFER_PATH),
+        (b":path", path),
         (b"content-type", b"application/grpc"),
         (b"te", b"trailers"),
         (b"user-agent", b"gateway-bench"),
@@ -160,6 +179,7 @@ def headers(authority: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def plan_us(shape: Shape) -> np.ndarray[Any, Any] | None:
+    """When each request of an open loop is due, as a Poisson process; None for a closed one."""
     if shape.rate_per_s is None:
         return None
     seconds = shape.warmup_s + shape.seconds
@@ -171,7 +191,7 @@ def plan_us(shape: Shape) -> np.ndarray[Any, Any] | None:
     return plan[plan < seconds * 1e6].astype(np.int64) if n > 1 else plan.astype(np.int64)
 
 
-def _drive(generator: Generator, seconds: float, tell: Callable[[float], None]) -> None:
+def _drive(generator: Generator | HttpGenerator, seconds: float, tell: Callable[[float], None]) -> None:
     began_s = time.monotonic()
     while (passed_s := time.monotonic() - began_s) < seconds:
         generator.step(min(STEP_S, seconds - passed_s))
@@ -185,7 +205,9 @@ def connected(host: str, port: int, n: int) -> Iterator[list[socket.socket]]:
     """Non-blocking TCP connections, closed in the end. LoadFailed names the address and why."""
     with contextlib.ExitStack() as held:
         sockets = []
-        for _ in range(n):
+        for i in range(n):
+            if i and i % CONNECT_BURST == 0:
+                time.sleep(CONNECT_PAUSE_S)
             try:
                 sock = held.enter_context(socket.create_connection((host, port), timeout=CONNECT_S))
             except OSError as error:

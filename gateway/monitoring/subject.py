@@ -26,7 +26,7 @@ class Opened:
 @contextmanager
 def opened(models: Path, model: str, version: int | None) -> Iterator[Opened]:
     """The version, the highest for None. NotFound, ConfigError or LoadError name what is missing or wrong."""
-    from gateway.backends import onnx
+    from gateway.backends.choice import load
 
     found = repository.find(models, model)
     if found.config is None:
@@ -37,7 +37,7 @@ def opened(models: Path, model: str, version: int | None) -> Iterator[Opened]:
     number = max(folders) if version is None else version
     if number not in folders:
         raise ConfigError(f"--version: {model} has no version {number}; there is {', '.join(map(str, folders))}")
-    backend = onnx.load(folders[number], found.config, model=model, version=str(number))
+    backend = load(folders[number], found.config, 0, model=model, version=str(number))
     try:
         subject = Subject(model, str(number), digest_folder(folders[number]), backend.signature)
         yield Opened(subject, folders[number], found.config.monitoring, backend.run)

@@ -15,6 +15,7 @@ from gateway.native.timers import Timers
 
 class DataPlane:
     routes: RouteTable
+    relays: Callable[[Call], Any] | None
 
     def __new__(
         cls,

@@ -3,6 +3,7 @@ from typing import Any, Literal, final
 
 import numpy as np
 
+from gateway.native.arm import Arm
 from gateway.native.batch import Batch
 from gateway.native.circuit import Circuit
 from gateway.native.monitor import Monitor
@@ -42,6 +43,8 @@ class LaneAlarm(Timed): ...
 class Lane(Holder):
     circuit: Circuit | None
     monitor: Monitor | None
+    relay: Any
+    on_left: Callable[[], object] | None
 
     def __init__(
         self,
@@ -109,6 +112,8 @@ class Lane(Holder):
     def is_background(self) -> bool: ...
     @property
     def n_open(self) -> int: ...
+    def relay_began(self) -> None: ...
+    def relay_ended(self, arm: Arm | None, code: int, took_us: int) -> None: ...
     @property
     def runner(self) -> _Run | None: ...
     @property

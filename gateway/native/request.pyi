@@ -3,6 +3,9 @@ from typing import final
 from gateway.native.timers import Timed
 
 class Caller(Timed): ...
+@final
+class Origin: ...
+
 class Stamp: ...
 
 class Holder:

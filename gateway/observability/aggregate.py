@@ -57,6 +57,8 @@ class Totals:
     load_s: dict[Key, float]
     """The slowest worker's."""
     workers: list[WorkerStatus]
+    endpoints: dict[Key, dict[str, dict[str, int]]] = field(default_factory=dict)
+    """By address of a server that runs the version elsewhere: in how many workers it is in each state."""
 
 
 class Incarnation:
@@ -135,11 +137,14 @@ class Aggregate:
         states: dict[Key, dict[str, int]] = {}
         circuits: dict[Key, dict[str, int]] = {}
         load_s: dict[Key, float] = {}
+        endpoints: dict[Key, dict[str, dict[str, int]]] = {}
         for snapshot in living:
             hub, now = added(hub, snapshot.hub), added(now, snapshot.now)
             for lane in snapshot.lanes:
                 key = self._name(lane.model, lane.version)
                 queues[key] = added(queues.get(key, Queue()), Queue(lane.queued, lane.running))
+                if lane.endpoints:
+                    endpoints[key] = added(endpoints.get(key, {}), lane.endpoints)
                 if lane.circuit:
                     circuits[key] = added(circuits.get(key, {}), {lane.circuit: 1})
             for version in snapshot.versions:
@@ -150,7 +155,7 @@ class Aggregate:
                     load_s[key] = max(load_s.get(key, 0.0), version.load_s)
         lanes = self._lanes(living, self._base.lanes)
         workers = [self._status(index) for index in self._indexes()]
-        return Totals(hub, now, lanes, queues, states, circuits, load_s, workers)
+        return Totals(hub, now, lanes, queues, states, circuits, load_s, workers, endpoints)
 
     def _indexes(self) -> range:
         return range(len(self._places))

@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from gateway.observability import triton
+from gateway.observability import endpoints, triton
 from gateway.observability.aggregate import Key, Totals
 from gateway.observability.snapshot import DURATION_BOUNDS_US, ROWS_BOUNDS, ArmCounters, Histogram, LaneCounters
 
@@ -55,6 +55,7 @@ class Families(Collector):
         yield from _shadows(self._totals.lanes)
         yield from _rescues(self._totals)
         yield from _traffic(self._totals)
+        yield from endpoints.families(self._totals)
         yield from _workers(self._totals)
         yield from triton.families(self._totals)
         yield from self._more

@@ -60,6 +60,17 @@ class ShadowCounters:
 
 
 @dataclass(slots=True)
+class EndpointCounters:
+    """Of one server that runs a version elsewhere: attempts, which are more than requests and fewer."""
+
+    attempts: dict[str, int] = field(default_factory=dict)
+    """By how they ended."""
+    repeated: int = 0
+    """Of them after, or beside, one at another server."""
+    ejections: int = 0
+
+
+@dataclass(slots=True)
 class LaneCounters:
     """One version in one worker. Durations are sums over requests."""
 
@@ -90,6 +101,8 @@ class LaneCounters:
     arms: dict[str, ArmCounters] = field(default_factory=dict)
     """By name. Also of a version that requests were drawn for while it did not serve."""
     shadow: ShadowCounters | None = None
+    endpoints: dict[str, EndpointCounters] = field(default_factory=dict)
+    """By address."""
 
 
 @dataclass(slots=True)
@@ -119,6 +132,8 @@ class Lane:
     running: int = 0
     circuit: str = ""
     """closed, open or half_open; "": it has none."""
+    endpoints: dict[str, dict[str, int]] = field(default_factory=dict)
+    """1 by address and state, for each server that runs it elsewhere."""
 
 
 @dataclass(slots=True)

@@ -5,6 +5,9 @@ For a folder with nothing but the model in it:
 
     find . -type f | sed 's|^./||' | LC_ALL=C sort | tr '\\n' '\\0' | xargs -0 sha256sum | sha256sum
 
+Of a version that other servers run it is the digest of its triton.yaml, or, without a file, of its name there: what
+they have under that name, nobody can vouch for.
+
 Left out is what says something about the model and is no part of it: see ABOUT.
 """
 
@@ -14,7 +17,8 @@ import hashlib
 import os
 from pathlib import Path
 
-from gateway.errors import LoadError
+from gateway.config.model import load_model_config
+from gateway.errors import ConfigError, LoadError
 
 ABOUT = frozenset({"version.yaml", "golden.npz", "profile.json"})
 """A card is corrected, examples and a baseline are added later: the same model with more known of it."""
@@ -31,9 +35,23 @@ def digest_folder(folder: Path) -> str:
     lines = []
     for name in _names(folder):
         lines.append(f"{_digest_file(folder / name)}  {name}\n")
+    if not lines and (name := _elsewhere(folder)):
+        lines = [name]
     if not lines:
         raise LoadError(f"{folder}: has no file of a model in it")
     return f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
+
+
+def _elsewhere(folder: Path) -> str:
+    """What other servers call a version that has no file of its own because they run it; "" when nobody does."""
+    try:
+        config = load_model_config(folder.parent)
+    except ConfigError:
+        return ""
+    if config.backend != "triton":
+        return ""
+    version = folder.name if config.triton.version is None else config.triton.version
+    return f"triton {config.triton.model or folder.parent.name} {version}\n"
 
 
 def _names(folder: Path) -> list[str]:

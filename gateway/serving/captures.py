@@ -47,10 +47,15 @@ class Tap:
 
     def __call__(self, inputs: list[Array]) -> list[Array]:
         outputs = self._run(inputs)
+        if self.capture is not None:
+            self.note(inputs, outputs)
+        return outputs
+
+    def note(self, inputs: list[Array], outputs: list[Array]) -> None:
+        """A batch that ran."""
         capture = self.capture
         if capture is not None:
             capture.add(inputs, outputs)
-        return outputs
 
 
 class Capture:

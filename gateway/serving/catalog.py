@@ -22,6 +22,8 @@ class State(enum.Enum):
        │        ◀──┘ (replaced by what was loaded anew)
        └──────────(failed)──────────────▶    │
        ◀──────────────(load again)───────────┘
+
+    READY and UNAVAILABLE follow each other without a load where other servers run the version: see `hinder`.
     """
 
     LOADING = "LOADING"
@@ -32,9 +34,9 @@ class State(enum.Enum):
 
 _MOVES: dict[State, frozenset[State]] = {
     State.LOADING: frozenset({State.READY, State.UNAVAILABLE}),
-    State.READY: frozenset({State.READY, State.UNLOADING}),
+    State.READY: frozenset({State.READY, State.UNLOADING, State.UNAVAILABLE}),
     State.UNLOADING: frozenset({State.UNAVAILABLE}),
-    State.UNAVAILABLE: frozenset({State.LOADING}),
+    State.UNAVAILABLE: frozenset({State.LOADING, State.READY, State.UNLOADING}),
 }
 
 
@@ -109,6 +111,12 @@ class Catalog:
         if state is not State.LOADING:
             self._startup.discard(entry)
         self._changed()
+
+    def hinder(self, entry: ServedVersion, reason: str) -> None:
+        """A version that is held and cannot serve for now, because of `reason`; "": now it can."""
+        wish = State.UNAVAILABLE if reason else State.READY
+        if entry.state in (State.READY, State.UNAVAILABLE):
+            self.move(entry, wish, reason, entry.signature, entry.platform)
 
     @property
     def started(self) -> bool:

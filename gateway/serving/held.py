@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.backends.base import Backend
-from gateway.batching.dispatch import Executor
 from gateway.batching.policy import LanePolicy
 from gateway.config.model import ModelConfig
 from gateway.feedback.prediction import Prediction
 from gateway.native.batch import Batch
 from gateway.native.lane import Lane
 from gateway.serving.catalog import ServedVersion
+from gateway.serving.executors import Runs
 from gateway.serving.monitors import Watch
 
 Fingerprint = tuple[tuple[str, int, int, int], ...]
@@ -37,11 +37,11 @@ class Held:
     """A version in service, or one that finishes what it has begun."""
 
     lane: Lane
-    executor: Executor[Batch]
+    executor: Runs
     backend: Backend
     policy: LanePolicy
     source: Source
-    background: Executor[Batch]
+    background: Runs
     """Runs shadow work, from the lane's twin."""
 
     @property

@@ -15,15 +15,14 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakValueDictionary
 
-from gateway.backends import onnx
 from gateway.backends.base import Backend, Signature
-from gateway.batching.dispatch import Executor
+from gateway.backends.choice import load
 from gateway.batching.policy import lane_policy
 from gateway.config.model import ModelConfig
-from gateway.errors import GatewayError, LoadError, NotFound, Unavailable
+from gateway.errors import GatewayError, LoadError, NotFound, ServersDown, Unavailable
 from gateway.feedback import prediction
 from gateway.native import signature as native_signature
 from gateway.native.connection import Hub
@@ -33,14 +32,19 @@ from gateway.registry.repository import ModelFolder, find
 from gateway.serving import override
 from gateway.serving.captures import Captures, Tap
 from gateway.serving.catalog import Catalog, ServedVersion, State
+from gateway.serving.executors import Executors, connect, relay_for, remote_of
 from gateway.serving.faults import FaultLog
 from gateway.serving.feedback import Feedback
 from gateway.serving.held import Held, Holdings, Source, fingerprint
 from gateway.serving.modelconfig import to_triton
 from gateway.serving.monitors import Monitors, Watch
+from gateway.serving.retries import Retries
 from gateway.serving.routing import Routing
 from gateway.serving.shadows import twin
 from gateway.serving.wording import listed, quoted
+
+if TYPE_CHECKING:
+    from gateway.backends.triton.remote import Remote
 
 RETIRE_POLL_S = 0.005
 UNLOADED = "unloaded"
@@ -80,6 +84,9 @@ class Loader:
         self._at_once = asyncio.Semaphore(max(1, self._cores // workers))
         self._holdings: Holdings = {} if holdings is None else holdings
         self._retiring: dict[Held, asyncio.Task[None]] = {}
+        self._executors = Executors(hub.completed)
+        hub.relays = partial(relay_for, hub)
+        self._retries = Retries(self.load_version)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._is_started = asyncio.Event()
         self._n_opening = 0
@@ -131,6 +138,8 @@ class Loader:
             self._serve(entry, backend, source)
         except Exception as error:
             self._catalog.move(entry, State.UNAVAILABLE, self._reason(entry.model, entry.version, error))
+            if isinstance(error, ServersDown):
+                self._retries.later(entry)
         self._publish()
         self._on_settled(entry, time.monotonic() - began_s)
 
@@ -175,7 +184,9 @@ class Loader:
                 if replaced:
                     self._retire(replaced)
             numbers = {str(version.number) for version in folder.versions}
-            gone = [entry for entry in self._catalog.versions(model) if entry.version not in numbers and entry.is_ready]
+            gone = [
+                each for each in self._catalog.versions(model) if each.version not in numbers and each in self._holdings
+            ]
             leaving = self._withdraw(gone)
             self._publish()
             self._routing.repin(model)
@@ -198,7 +209,8 @@ class Loader:
                 here = listed(map(quoted, self._catalog.models()))
                 raise NotFound(f"model {quoted(model)} not found; models here: {here}")
             began_s = time.monotonic()
-            going = [entry for entry in entries if entry.is_ready]
+            going = [entry for entry in entries if entry in self._holdings]
+            self._retries.forget(entries)
             leaving = self._withdraw(going)
             self._publish()
             await self._finish(going, leaving)
@@ -215,7 +227,9 @@ class Loader:
         async with self._lock(model):
             self._refuse_when_draining()
             entry = next((each for each in self._catalog.versions(model) if each.version == version), None)
-            if entry and entry.is_ready:
+            if entry and entry in self._holdings:
+                if not entry.is_ready:
+                    raise LoadError(entry.reason)  # it is loaded, and its servers are not there
                 return
             began_s = time.monotonic()
             folder = await asyncio.to_thread(find, self._models, model)
@@ -241,7 +255,9 @@ class Loader:
         await self._is_started.wait()
         async with self._lock(model):
             self._refuse_when_draining()
-            going = [each for each in self._catalog.versions(model) if each.version == version and each.is_ready]
+            entries = [each for each in self._catalog.versions(model) if each.version == version]
+            going = [each for each in entries if each in self._holdings]
+            self._retries.forget(entries)
             leaving = self._withdraw(going)
             self._publish()
             await self._finish(going, leaving)
@@ -331,6 +347,7 @@ class Loader:
             cores=self._cores,
             workers=self._workers,
             is_one_thread=backend.is_one_thread,
+            in_flight=backend.in_flight,
         )
 
     def _serve(self, entry: ServedVersion, backend: Backend, source: Source) -> None:
@@ -338,10 +355,13 @@ class Loader:
         loop = asyncio.get_running_loop()
         policy = self._policy(backend, source.config)
         run = Tap(backend.run)
-        executor = Executor(f"{entry.model}/{entry.version}", run, policy.instances, loop, self._hub.completed)
+        name, on_state = f"{entry.model}/{entry.version}", partial(self._hinder, entry, backend)
+        executor, background = self._executors.pair(name, backend, run, policy.instances, on_state)
         faults = FaultLog(loop, model=entry.model, version=entry.version)
         signature = _native(entry, backend.signature)
-        shadow_lane, background = twin(self._hub, signature, backend, policy, faults.add)
+        shadow_lane = twin(self._hub, signature, backend, policy, faults.add, background)
+        # What other machines run leaves the cores of this one to shadows.
+        occupancy = None if backend.runs_elsewhere else self._hub.occupancy
         lane = Lane(
             signature,
             run,
@@ -351,9 +371,11 @@ class Loader:
             self._hub.pending,
             **policy.as_arguments(),
             sampler=self._hub.sampler,
-            occupancy=self._hub.occupancy,
+            occupancy=occupancy,
             twin=shadow_lane,
+            buffers=backend.buffers(),
         )
+        connect(lane, executor)
         for rows, cost_us in backend.costs_us:
             lane.learn(rows, cost_us)
         if self._monitors and source.watch:
@@ -365,6 +387,19 @@ class Loader:
             self._captures.attach(entry.model, entry.version, backend.signature, run)
         self._holdings[entry] = Held(lane, executor, backend, policy, source, background)
         self._catalog.move(entry, State.READY, signature=backend.signature, platform=backend.platform)
+
+    def _hinder(self, entry: ServedVersion, backend: Backend, reason: str) -> None:
+        """The servers that run it are gone, or back."""
+        held = self._holdings.get(entry)
+        if held and held.backend is backend:
+            self._log.warning(
+                "version cannot be served" if reason else "version is served again",
+                model=entry.model,
+                version=entry.version,
+                reason=reason or "its servers are back",
+            )
+            self._catalog.hinder(entry, reason)
+            self._publish()
 
     def _publish(self) -> None:
         """What is ready now, and why the rest is not: a new route table."""
@@ -418,6 +453,12 @@ class Loader:
         """By model and version, what is in service."""
         return {(entry.model, entry.version): held.lane for entry, held in self._holdings.items()}
 
+    @property
+    def remotes(self) -> dict[tuple[str, str], Remote]:
+        """By model and version, the servers of what runs elsewhere."""
+        found = {(entry.model, entry.version): remote_of(held.executor) for entry, held in self._holdings.items()}
+        return {key: remote for key, remote in found.items() if remote}
+
     def is_idle(self) -> bool:
         """Nothing queued, nothing running, also in lanes that are on their way out."""
         return all(held.lane.is_idle for held in (*self._holdings.values(), *self._retiring))
@@ -429,6 +470,7 @@ class Loader:
 
     def close(self) -> None:
         """End the executors; the process is about to exit."""
+        self._retries.close()
         for held in (*self._holdings.values(), *self._retiring):
             held.lane.close()
             held.executor.close()
@@ -437,7 +479,7 @@ class Loader:
 
 def _open(path: Path, config: ModelConfig, threads: int, model: str, version: str) -> tuple[Backend, Source]:
     source = Source(path, config, fingerprint(path))  # first: what changes during the load is found by the next one
-    backend = onnx.load(path, config, threads, model=model, version=version)
+    backend = load(path, config, threads, model=model, version=version)
     if config.feedback.enabled:
         try:
             told = prediction.choose(config.feedback, backend.signature.outputs, backend.signature.batched)

@@ -26,9 +26,6 @@ from gateway.serving.wording import listed, quoted
 MAX_CONFIG_CHARS = 2**20
 """A configuration is a few kilobytes."""
 
-BACKEND = "onnxruntime"
-PLATFORM = "onnxruntime_onnx"
-
 _DATA_TYPES = {"BYTES": "TYPE_STRING"}  # the others are TYPE_ and OIP's name
 _POLICY = "dynamic_batching.default_queue_policy"
 
@@ -43,13 +40,13 @@ _SETTINGS: dict[str, tuple[str, Any]] = {
     "instance_group.count": ("instances", "auto"),
 }
 _CONSTANTS: dict[str, Any] = {
-    "platform": PLATFORM,
-    "backend": BACKEND,
     "default_model_filename": MODEL_FILE,
     f"{_POLICY}.allow_timeout_override": True,
 }
 _DESCRIBED = ("input", "output")
 """Compared with the model once it is loaded."""
+_KINDS = ("platform", "backend")
+"""The same; different versions may run on different ones."""
 _FREE = ("name", "version_policy.all", "instance_group.name", "instance_group.kind")
 """Looked at one by one, or telling nothing."""
 
@@ -65,7 +62,7 @@ def to_triton(model: str, backend: Backend, policy: LanePolicy, config: ModelCon
     return pb.model_config.ModelConfig(
         name=model,
         platform=backend.platform,
-        backend=BACKEND,
+        backend=backend.kind,
         version_policy={"all": {}},
         max_batch_size=policy.max_batch_size,
         input=[dims(spec) for spec in backend.signature.inputs],
@@ -81,7 +78,7 @@ def to_triton(model: str, backend: Backend, policy: LanePolicy, config: ModelCon
             },
         },
         instance_group=[{"name": model, "kind": _kind(backend, config), "count": policy.instances}],
-        default_model_filename=MODEL_FILE,
+        default_model_filename="" if backend.runs_elsewhere else MODEL_FILE,
     )
 
 
@@ -129,6 +126,10 @@ class ConfigOverride:
             if wanted and wanted not in found:
                 has = listed(dict.fromkeys(map(listed, found)), " or ")
                 return f"config field {name!r} describes {listed(wanted)}, and the model has {has}"
+        for name in _KINDS:
+            kind, kinds = getattr(self._message, name), {getattr(actual, name) for actual in actuals}
+            if kind and kind not in kinds:
+                return f"config field {name!r}: got {shown(kind)}, expected {listed(sorted(kinds), ' or ')}"
         for group in self._message.instance_group:
             wish, kinds = _kind_name(group), {_kind_name(actual.instance_group[0]) for actual in actuals}
             if wish != "KIND_AUTO" and "KIND_AUTO" not in kinds and wish not in kinds:
@@ -173,7 +174,7 @@ class ConfigOverride:
                     raise InvalidArgument(
                         f"parameter 'config': {field}: got {shown(value)}, expected {_CONSTANTS[field]}"
                     )
-            elif field.partition(".")[0] not in _DESCRIBED and field not in _SETTINGS and field not in _FREE:
+            elif field.partition(".")[0] not in (*_DESCRIBED, *_KINDS) and field not in (*_SETTINGS, *_FREE):
                 raise InvalidArgument(f"parameter 'config': {field} is not offered here; {_OFFER}")
         policy = f"{_POLICY}.allow_timeout_override"
         if policy in self._given and not self._message.dynamic_batching.default_queue_policy.allow_timeout_override:

@@ -18,10 +18,8 @@ from typing import Any
 import orjson
 
 from gateway.backends.base import Backend
-from gateway.batching.dispatch import Executor
 from gateway.batching.policy import LanePolicy
 from gateway.config.shadows import Shadowing
-from gateway.native.batch import Batch
 from gateway.native.connection import Hub
 from gateway.native.lane import Lane
 from gateway.native.shadow import Job, ShadowStats
@@ -29,13 +27,11 @@ from gateway.native.signature import Signature
 from gateway.observability.snapshot import Lane as LaneSnapshot
 from gateway.observability.snapshot import LaneCounters, ShadowCounters
 from gateway.routing import shadowreport
+from gateway.serving.executors import Runs, connect
 from gateway.store.records import Report
 
 PAIR, DISAGREEMENT, REQUESTS = "pair", "disagreement", "shadow"
 """Kinds of reports."""
-
-NICENESS = 19
-"""Of the thread that runs shadows: who waits for an answer gets the core first."""
 
 KEEP_CLOSED_S = 60.0
 """How long the last reports of a stage that is over are told again: the store may be out of reach for a while."""
@@ -57,15 +53,18 @@ Key = tuple[str, str]
 
 
 def twin(
-    hub: Hub, signature: Signature, backend: Backend, policy: LanePolicy, report: Callable[[BaseException], None]
-) -> tuple[Lane, Executor[Batch]]:
-    """The lane for shadow work of a version, and its executor: one batch at a time, and no wishes of callers."""
-    name = f"{signature.model}/{signature.version} shadow"
-    executor: Executor[Batch] = Executor(name, backend.run, 1, asyncio.get_running_loop(), hub.completed, NICENESS)
+    hub: Hub,
+    signature: Signature,
+    backend: Backend,
+    policy: LanePolicy,
+    report: Callable[[BaseException], None],
+    runs: Runs,
+) -> Lane:
+    """The lane for shadow work of a version: one batch at a time, and no wishes of callers."""
     lane = Lane(
         signature,
         backend.run,
-        executor.submit,
+        runs.submit,
         report,
         hub.timers,
         hub.background,
@@ -76,12 +75,13 @@ def twin(
         max_queue_bytes=policy.max_queue_bytes,
         inline_below_us=0,
         counts_cpu=policy.counts_cpu,
-        occupancy=hub.occupancy,
+        occupancy=None if backend.runs_elsewhere else hub.occupancy,
         is_background=True,
     )
     for rows, cost_us in backend.costs_us:
         lane.learn(rows, cost_us)
-    return lane, executor
+    connect(lane, runs)
+    return lane
 
 
 class Shadows:

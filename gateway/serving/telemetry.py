@@ -10,7 +10,7 @@ import os
 import resource
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.errors import Code
 from gateway.native.connection import Hub
@@ -19,6 +19,7 @@ from gateway.observability import logs, snapshot
 from gateway.observability.feed import LineSender
 from gateway.observability.snapshot import (
     ArmCounters,
+    EndpointCounters,
     LaneCounters,
     added,
     duration_histogram,
@@ -29,6 +30,9 @@ from gateway.routing.route import RESERVED_ARMS
 from gateway.serving.agent import Agent
 from gateway.serving.catalog import Catalog, ServedVersion
 from gateway.serving.shadows import Shadows
+
+if TYPE_CHECKING:
+    from gateway.backends.triton.remote import Remote
 
 EVERY_S = 1.0
 LAST_WORD_PATIENCE_S = 0.2
@@ -59,7 +63,9 @@ class Telemetry:
         arms: ArmBook,
         agent: Agent | None = None,
         shadows: Shadows | None = None,
+        remotes: Callable[[], Mapping[Key, Remote]] = dict,
     ) -> None:
+        self._remotes = remotes
         self._agent = agent
         self._sender = LineSender(fd)
         self._hub, self._catalog, self._arms, self._shadows = hub, catalog, arms, shadows
@@ -95,6 +101,7 @@ class Telemetry:
         add_arms(lanes, self._arms)
         if self._shadows:
             self._shadows.add_to(lanes)
+        add_endpoints(lanes, self._remotes())
         refused = {Code(code).name: count for code, count in self._hub.refused.items()}
         refusals = {_NOT_ADMITTED.get(code, code.lower()): count for code, count in refused.items()}
         refusals = added(refusals, self._hub.door.reasons)
@@ -184,6 +191,20 @@ def add_arms(lanes: list[snapshot.Lane], arms: ArmBook) -> None:
             cancelled=statistics["cancelled"],
             request_time={name: duration_histogram(counted) for name, counted in times.items()},
         )
+
+
+def add_endpoints(lanes: list[snapshot.Lane], remotes: Mapping[Key, Remote]) -> None:
+    """To each version that runs elsewhere, its servers."""
+    for lane in lanes:
+        remote = remotes.get((lane.model, lane.version))
+        for endpoint in remote.fleet.endpoints if remote else ():
+            counts = endpoint.counts
+            lane.counters.endpoints[endpoint.address] = EndpointCounters(
+                attempts={outcome.value: count for outcome, count in counts.outcomes.items()},
+                repeated=counts.again,
+                ejections=counts.ejections,
+            )
+            lane.endpoints[endpoint.address] = {endpoint.state.value: 1}
 
 
 def counters_of(statistics: Mapping[str, Any]) -> LaneCounters:

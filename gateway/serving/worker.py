@@ -220,6 +220,7 @@ class Worker:
                 self.routing.arms,
                 self.agent,
                 self.shadows,
+                lambda: self.loader.remotes,
             )
         try:
             tls = tls_context(options.tls_cert, options.tls_key) if options.tls_cert and options.tls_key else None

@@ -220,6 +220,7 @@ last_good = sa.Table(
     sa.Column("at", _Time, nullable=False),
 )
 """Written in the transaction that promotes: never inferred from the routes."""
+
 feedback = sa.Table(
     "feedback",
     metadata,

@@ -4,8 +4,9 @@ import shutil
 
 import pytest
 
-from bench import open_loop, peers
+from bench import open_loop
 from bench.http2 import Connection
+from bench.peers import limit as limits
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("nghttpd") or shutil.which("nghttpd", path="/usr/sbin")), reason="needs nghttp2-server"
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.skipif(
 
 def test_indexed_requests_are_all_answered_with_the_whole_file(tmp_path):
     ended = []
-    with peers.limit(tmp_path, 77) as limit:
+    with limits.limit(tmp_path, 77) as limit:
         link = Connection(limit.port, b"x" * 160).greet()
         for count in (1, 7, 30):
             link.send(count)
@@ -28,7 +29,7 @@ def test_indexed_requests_are_all_answered_with_the_whole_file(tmp_path):
 
 
 def test_the_window_and_the_stream_limit_are_never_overrun(tmp_path):
-    with peers.limit(tmp_path, 10) as limit:
+    with limits.limit(tmp_path, 10) as limit:
         link = Connection(limit.port, b"x" * 16_000).greet()
         assert link.room() == 65_535 // 16_000
         link.close()
@@ -38,7 +39,7 @@ def test_the_window_and_the_stream_limit_are_never_overrun(tmp_path):
 
 
 def test_the_open_loop_sends_at_its_rate_and_loses_nothing(tmp_path):
-    with peers.limit(tmp_path, 64) as limit:
+    with limits.limit(tmp_path, 64) as limit:
         got = open_loop.run(limit.port, b"x" * 160, rate_per_s=2_000, seconds=0.25, connections=3)
     assert got.answered == 500
     assert got.answer_bytes == 64

@@ -105,3 +105,17 @@ def test_a_folder_without_a_model_or_none_at_all_is_refused(tmp_path: Path) -> N
         digest_folder(tmp_path)
     with pytest.raises(LoadError, match="gone: cannot be read: No such file or directory"):
         digest_folder(tmp_path / "gone")
+
+
+def test_a_version_without_a_file_is_what_other_servers_call_it(tmp_path: Path) -> None:
+    folder = tmp_path / "fraud" / "1"
+    folder.mkdir(parents=True)
+    with pytest.raises(LoadError, match="has no file"):
+        digest_folder(folder)
+    settings = folder.parent / "model.yaml"
+    settings.write_text("backend: triton\ntriton: {endpoints: [a]}")
+    first = digest_folder(folder)
+    settings.write_text("backend: triton\ntriton: {endpoints: [b, c]}")
+    assert digest_folder(folder) == first
+    settings.write_text("backend: triton\ntriton: {endpoints: [b, c], model: fraud_big}")
+    assert digest_folder(folder) != first

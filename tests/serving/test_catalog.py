@@ -18,6 +18,9 @@ LEGAL = {
     (State.READY, State.UNLOADING),
     (State.UNLOADING, State.UNAVAILABLE),
     (State.UNAVAILABLE, State.LOADING),
+    (State.READY, State.UNAVAILABLE),  # its servers are gone
+    (State.UNAVAILABLE, State.READY),  # and back
+    (State.UNAVAILABLE, State.UNLOADING),
 }
 PATH_TO = {
     State.LOADING: [],
@@ -45,6 +48,25 @@ def test_exactly_the_moves_of_the_table_are_legal_and_others_name_both_states(so
         with pytest.raises(IllegalMove, match=rf"'m' version 1: {source.value} -> {target.value}"):
             catalog.move(entry, target)
         assert entry.state is source
+
+
+def test_a_hindered_version_keeps_what_is_known_of_it_and_comes_back() -> None:
+    catalog = Catalog()
+    entry = put(catalog, "m", "1", State.READY)
+    catalog.hinder(entry, "no server")
+    with pytest.raises(Unavailable, match="UNAVAILABLE: no server"):
+        catalog.resolve("m", "1")
+    assert entry.signature == SIGNATURE
+    catalog.hinder(entry, "")
+    assert catalog.resolve("m", "1") is entry
+    assert not entry.reason
+
+
+def test_what_is_being_unloaded_cannot_be_hindered() -> None:
+    catalog = Catalog()
+    entry = put(catalog, "m", "1", State.UNLOADING)
+    catalog.hinder(entry, "no server")
+    assert entry.state is State.UNLOADING
 
 
 def test_an_empty_version_is_the_highest_ready_one_by_number_not_by_text() -> None:

@@ -270,8 +270,8 @@ def test_the_configuration_that_was_read_can_be_sent_back_changed(
         ('{"dynamic_batching": {"delay": 1}}', "INVALID_ARGUMENT", "delay"),
         (
             '{"platform": "tensorrt_plan"}',
-            "INVALID_ARGUMENT",
-            'platform: got "tensorrt_plan", expected onnxruntime_onnx',
+            "FAILED_PRECONDITION",
+            "'platform': got \"tensorrt_plan\", expected onnxruntime_onnx",
         ),
         ('{"name": "other"}', "INVALID_ARGUMENT", "name: got 'other', expected 'fixed'"),
         (

@@ -2,6 +2,8 @@
 # on the loop thread. While it runs its requests keep their bytes alive, whatever happens to their callers.
 #
 # The one copy of a tensor: gather() puts each member's rows into the batch's arrays.
+#
+# A batch that another process runs never leaves the loop thread: begin, then accept or refuse for each range of members, then end.
 from libc.stdint cimport int64_t
 
 from gateway.native.body cimport Body
@@ -29,26 +31,30 @@ cdef class Batch:
     cdef Monitor monitor                # None: nobody counts what goes in and comes out
     cdef list members                   # Requests
     cdef Slice* slices                  # owned, one a member
-    cdef int n_members, capacity
+    cdef readonly int n_members
+    cdef int capacity
     cdef readonly int64_t n_rows
     cdef size_t nbytes
     cdef Release reason
+    cdef list buffers                   # arrays to gather into when all members run together, used again by others; None: new ones
     cdef list results                   # one a member: Body, (code, text), or the arrays of a part
     cdef readonly list errors           # exceptions for the log
     cdef readonly int64_t cost_us       # processor or wall time of the execution
     cdef bint counts_cpu                # cost_us is thread processor time
     cdef bint has_marked                # some member's answer is weighed against another version's
     cdef bint has_failed                # some run of it raised, or gave what does not fit
+    cdef int64_t began_us               # of a run elsewhere
 
     cdef int add(self, Request request, int64_t first, int64_t n_rows) except -1
     cdef int perform(self, object run) except -1            # fills results
 
+    cdef bint has_part(self) noexcept                       # of a request that is split over batches
     cdef int _run(self, object run, int low, int high) except -1
     cdef list _gather(self, int low, int high)
     cdef object _gather_strings(self, int index, int low, int high, Py_ssize_t* dims)
     cdef int _watch(self, int low, int high, list inputs, list outputs) except -1
     cdef int _look(self, int low, int high, list outputs) except -1
-    cdef int _check(self, object outputs, int64_t n_rows) except -1
+    cdef int _check(self, object outputs, int64_t n_rows, bint may_be_unaligned) except -1
     cdef int _scatter(self, list outputs, int low, int high) except -1
 
 

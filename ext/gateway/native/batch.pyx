@@ -16,7 +16,7 @@ from gateway.native.codec cimport OutputView, encode_response
 from gateway.native.cursor cimport Span
 from gateway.native.datatype cimport DT_BYTES
 from gateway.native.refusal cimport INTERNAL, N_CODES
-from gateway.native.request cimport Request, TensorRef
+from gateway.native.request cimport REQUEST_DONE, Holder, Request, TensorRef
 from gateway.native.seen cimport look_at
 from gateway.native.signature cimport MAX_DIMS, Signature, TensorSpec
 
@@ -67,6 +67,13 @@ cdef class Batch:
         self.results.append(None)
         return 0
 
+    cdef bint has_part(self) noexcept:
+        cdef int i
+        for i in range(self.n_members):
+            if self.slices[i].n_rows != (<Request>self.members[i]).n_rows:
+                return True
+        return False
+
     def execute(self, run):
         """Run it with `run(inputs: list[ndarray]) -> list[ndarray]`; any thread, once."""
         self.perform(run)
@@ -90,7 +97,7 @@ cdef class Batch:
         try:
             inputs = self._gather(low, high)
             outputs = run(inputs)
-            self._check(outputs, n_rows)
+            self._check(outputs, n_rows, False)
             self._scatter(outputs, low, high)
             if self.has_marked:
                 self._look(low, high, outputs)
@@ -140,6 +147,96 @@ cdef class Batch:
             self.errors = []
         self.errors.append(error)
 
+    # --- a run elsewhere, on the loop thread -----------------------------------------------------------------------------------
+
+    def begin(self):
+        """It is on its way."""
+        self.began_us = monotonic_us()
+
+    @property
+    def deadline_us(self):
+        """When the last of those who wait gives up, in monotonic microseconds; 0: somebody waits for ever."""
+        cdef Request request
+        cdef int64_t latest_us = 0
+        for request in self.members:
+            if request.state != REQUEST_DONE:
+                if request.deadline_us == 0:
+                    return 0
+                latest_us = max(latest_us, request.deadline_us, request.final_deadline_us)
+        return latest_us
+
+    @property
+    def is_abandoned(self):
+        """Nobody waits for any of it."""
+        cdef Request request
+        for request in self.members:
+            if request.state != REQUEST_DONE:
+                return False
+        return True
+
+    @property
+    def trace(self):
+        """The first member's traceparent, or None."""
+        return (<Request>self.members[0]).trace
+
+    @property
+    def forwarded(self):
+        """The first member's headers that the deployment forwards, as [(name, value)], or None."""
+        return (<Request>self.members[0]).parameters
+
+    @property
+    def is_watched(self):
+        """Somebody counts its values."""
+        return self.monitor is not None
+
+    def gather(self, int low, int high):
+        """The inputs of members low..high as arrays."""
+        if not 0 <= low < high <= self.n_members:
+            raise ValueError(f"members {low}..{high} of {self.n_members}")
+        return self._gather(low, high)
+
+    def accept(self, int low, int high, outputs):
+        """Members low..high have these outputs, which may be unaligned; whether they fit. Who they do not fit is answered INTERNAL."""
+        cdef int64_t n_rows = 0
+        cdef int i
+        cdef Holder holder
+        if not 0 <= low < high <= self.n_members:
+            raise ValueError(f"members {low}..{high} of {self.n_members}")
+        for i in range(low, high):
+            n_rows += self.slices[i].n_rows
+        try:
+            self._check(outputs, n_rows, True)
+        except BatchMismatch as error:
+            for i in range(low, high):
+                (<Request>self.members[i]).seen.is_broken = True
+            self.refuse(low, high, INTERNAL, f"{self.signature.describe()} gave an answer that does not fit its signature", error)
+            return False
+        holder = (<Request>self.members[low]).holder
+        if self.has_marked or self.monitor is not None or holder is not None and holder.stamp is not None:
+            outputs = [np.require(array, requirements="A") for array in outputs]
+        self._scatter(outputs, low, high)
+        if self.has_marked:
+            self._look(low, high, outputs)
+        if self.monitor is not None:
+            self._watch(low, high, self._gather(low, high), outputs)
+        return True
+
+    def refuse(self, int low, int high, int code, str text not None, error=None):
+        """Members low..high get no answer: what their callers hear, and what the log hears."""
+        cdef int i
+        if not 0 <= low < high <= self.n_members or not 0 < code < N_CODES:
+            raise ValueError(f"members {low}..{high} of {self.n_members}, code {code}")
+        self.has_failed = True
+        if error is not None:
+            self._record(error)
+        for i in range(low, high):
+            self.results[i] = (code, text)
+
+    def end(self, bint is_typical=True):
+        """It is back; the lane completes it. `is_typical`: what it took says what such a batch takes."""
+        self.cost_us = monotonic_us() - self.began_us
+        self.has_failed = self.has_failed or not is_typical
+
     # --- rows in ---------------------------------------------------------------------------------------------------------------
 
     cdef list _gather(self, int low, int high):
@@ -152,7 +249,8 @@ cdef class Batch:
         cdef int index, axis, i
         cdef int64_t n_rows = 0
         cdef Request request
-        cdef list arrays = []
+        cdef list arrays = self.buffers if self.buffers is not None and high - low == self.n_members else []
+        cdef bint is_buffered = arrays is self.buffers
         for i in range(low, high):
             n_rows += self.slices[i].n_rows
         for index in range(signature.n_inputs):
@@ -165,8 +263,11 @@ cdef class Batch:
             if spec.datatype == DT_BYTES:
                 arrays.append(self._gather_strings(index, low, high, dims))
                 continue
-            array = cnp.PyArray_SimpleNew(spec.n_dims, <cnp.npy_intp*>dims, spec.typenum)
-            arrays.append(array)
+            if is_buffered:
+                array = arrays[index]
+            else:
+                array = cnp.PyArray_SimpleNew(spec.n_dims, <cnp.npy_intp*>dims, spec.typenum)
+                arrays.append(array)
             to = <uint8_t*>cnp.PyArray_DATA(array)
             total = cnp.PyArray_NBYTES(array)
             if total >= NOGIL_MIN_BYTES and high - low == 1:
@@ -220,7 +321,7 @@ cdef class Batch:
 
     # --- rows out --------------------------------------------------------------------------------------------------------------
 
-    cdef int _check(self, object outputs, int64_t n_rows) except -1:
+    cdef int _check(self, object outputs, int64_t n_rows, bint may_be_unaligned) except -1:
         cdef Signature signature = self.signature
         cdef const TensorSpec* spec
         cdef int index
@@ -231,7 +332,7 @@ cdef class Batch:
             spec = &signature.outputs[index]
             array = outputs[index]
             if not (isinstance(array, np.ndarray) and cnp.PyArray_EquivTypenums(cnp.PyArray_TYPE(array), spec.typenum)
-                    and cnp.PyArray_ISCARRAY_RO(array)):
+                    and (cnp.PyArray_ISCARRAY_RO(array) or may_be_unaligned and cnp.PyArray_IS_C_CONTIGUOUS(array))):
                 raise BatchMismatch(
                     f"output '{spec.name.ptr[:spec.name.len].decode()}' of {signature.describe()}: got {type(array).__name__} of "
                     f"{getattr(array, 'dtype', '?')}, expected an aligned C-contiguous array of NumPy type {spec.typenum} in native byte "

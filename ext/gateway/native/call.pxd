@@ -90,7 +90,9 @@ cdef class Call(Caller):
     # answer side
     cdef Request request                # unary: in flight
     cdef list slots                     # streaming: StreamSlots in the order of their requests
-    cdef object handler                 # METHOD_OTHER: StreamHandler, or the unary function
+    cdef object handler                 # METHOD_OTHER: StreamHandler, or the unary function; streaming: the relay to other servers
+    cdef public int n_relayed           # requests that the relay holds
+    cdef public object drained          # called once when all that was sent has left; None: nobody waits
     cdef Body out                       # being sent
     cdef size_t out_sent
     cdef object out_more                # deque of those behind it

@@ -86,7 +86,7 @@ cdef class Carrier:
 @cython.final
 @cython.no_gc
 cdef class Call(Caller):
-    """See call.pxd. Python sees `path`, `send` and `finish` of METHOD_OTHER calls."""
+    """See call.pxd. Python sees `path`, `send` and `finish` of METHOD_OTHER calls, and what a relay needs of streaming ones."""
 
     def __cinit__(self):
         counters.count(counters.KIND_CALL, 1)
@@ -180,7 +180,7 @@ cdef class Call(Caller):
         if self.out is not None:
             self.out.uncharge()
         self.incoming = self.message = self.out = None
-        self.messages = self.out_more = None
+        self.messages = self.out_more = self.drained = None
         if self.request is not None:
             request, self.request = self.request, None
             request.cancel(now_us)
@@ -384,7 +384,7 @@ cdef class Call(Caller):
 
     cdef int n_waiting(self):
         return ((len(self.messages) if self.messages is not None else 0) + (len(self.slots) if self.slots is not None else 0)
-                + (len(self.out_more) if self.out_more is not None else 0))
+                + (len(self.out_more) if self.out_more is not None else 0) + self.n_relayed)
 
     cdef void return_window(self):
         if self.unreturned and self.carrier is not None and self.n_waiting() < self.carrier.max_stream_pending:
@@ -424,6 +424,30 @@ cdef class Call(Caller):
     def is_active(self):
         """Whether a message or a status can still be sent."""
         return self.state < CALL_ANSWERED
+
+    @property
+    def n_unsent(self):
+        """Messages that wait for the caller to take them."""
+        return (self.out is not None) + (len(self.out_more) if self.out_more is not None else 0)
+
+    @property
+    def forwarded(self):
+        """Headers that the deployment forwards, as [(name, value)], or None."""
+        return self.parameters
+
+    @property
+    def traceparent(self):
+        return self.trace
+
+    def resume(self):
+        """Fewer requests wait than before: the caller may send more."""
+        self.return_window()
+
+    def release(self):
+        """The relay holds nothing any more, and nothing will come."""
+        self.handler = None
+        if self.state == CALL_SERVING and not self.slots and not self.messages:
+            self.end(0, "")
 
     def send(self, bytes message not None):
         """One answer message."""
@@ -475,7 +499,7 @@ cdef class StreamSlot(Caller):
         if n:
             del call.slots[:n]
             call.return_window()
-            if not call.slots and not call.messages and call.state == CALL_SERVING:      # a refusal comes while others wait to be admitted
+            if not call.slots and not call.messages and call.handler is None and call.state == CALL_SERVING:      # a refusal comes while others wait to be admitted
                 call.end(0, "")
         return 0
 
@@ -521,3 +545,6 @@ cdef void advance(Call call, size_t n) noexcept:
         call.out_sent = 0
         if call.unreturned:
             call.return_window()
+        if call.out is None and call.drained is not None:
+            waiter, call.drained = call.drained, None
+            waiter()

@@ -57,6 +57,10 @@ cdef int parse_request(Span body, Wire* wire) noexcept nogil                    
 cdef void free_wire(Wire* wire) noexcept nogil
 cdef str parse_error_text(Wire* wire, int error)
 
+# One InferInputTensor, or InferOutputTensor, appended to wire.inputs; an error leaves it out
+cdef int parse_input(Span message, Wire* wire) noexcept nogil                   # ParseError
+cdef int grow(void** array, int* room, size_t item_size) noexcept nogil         # ParseError
+
 # Writes `nbytes` to `out` (malloc'ed here, the caller frees), or refuses. Returns the elements found.
 cdef int64_t decode_contents(WireInput* tensor, int datatype, uint8_t** out, size_t* nbytes, Signature signature) except -1
 

@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t, uint64_t
 
 from gateway.native.body cimport Body, Budget
-from gateway.native.call cimport Call
+from gateway.native.call cimport Call, StreamSlot
 from gateway.native.codec cimport Wire
 from gateway.native.door cimport Door
 from gateway.native.http2 cimport SessionLimits
@@ -31,6 +31,7 @@ cdef class DataPlane:
     cdef readonly Mirror mirror
     cdef object unary                   # path -> function(bytes) -> bytes
     cdef object streaming               # path -> function(Call) -> handler
+    cdef public object relays           # function(Call) -> who passes its requests on to lanes with a relay
     cdef object report
     cdef readonly Door door             # what had no model yet
     cdef readonly Sampler sampler       # of the access log; lanes share it
@@ -46,6 +47,7 @@ cdef class DataPlane:
     cdef int pump_background(self, int64_t now_us) except -1
 
     cdef int _serve(self, Call call, int64_t now_us) except -1
+    cdef int _relay(self, Target target, StreamSlot slot, Body body) except -1
     cdef int _serve_stream(self, Call call, int events, int64_t now_us) except -1
     cdef int _note_id(self, Caller caller, Request request) except -1
     cdef int _note_refused(self, Lane lane, Request request, int code, bint is_rest, int64_t now_us) except -1

@@ -14,7 +14,7 @@ from gateway.native.http2 cimport SessionLimits
 from gateway.native.lane cimport Lane, Occupancy
 from gateway.native.noted cimport Noted, note_all, release_noted
 from gateway.native.refusal cimport INTERNAL, INVALID_ARGUMENT, N_CODES, RESOURCE_EXHAUSTED, UNAVAILABLE, UNIMPLEMENTED
-from gateway.native.request cimport CAUSE_CIRCUIT_OPEN, Caller, Request
+from gateway.native.request cimport CAUSE_CIRCUIT_OPEN, Caller, Origin, Request
 from gateway.native.rescue cimport Fallback, parameters_of_answer
 from gateway.native.route cimport FALLBACK_ERROR, Target
 from gateway.native.routetable cimport RouteTable
@@ -146,14 +146,17 @@ cdef class DataPlane:
             if target.lane is None:
                 target = self._instead(target, now_us)
             lane = target.lane
+            if streamed and lane.relay is not None:
+                self._relay(target, <StreamSlot>caller, body)
+                return None
             request = Request.new(body, lane.signature, caller)
             request.arm = target.arm
             if target.arm is not None and target.arm.scales is not None:
                 request.mark = target.arm.scales.arrive(target.arm.side, self.asked.has_key, self.asked.key, now_us)
-            if self.asked.has_key:
-                request.unit = self.asked.key | 1
+            if lane.stamp is not None and (self.asked.has_key or drawn is not target):
+                request.origin = Origin.__new__(Origin)
+                request.origin.arm, request.origin.unit = drawn.arm, self.asked.key | 1 if self.asked.has_key else 0
             if drawn is not target:
-                request.drawn = drawn.arm
                 request.answer_parameters = parameters_of_answer(drawn.version)
             elif target.route is not None and target.route.rescue is not None and target.route.rescue.lane is not lane:
                 request.rescue = target.route.rescue
@@ -250,6 +253,9 @@ cdef class DataPlane:
 
     cdef int _serve_stream(self, Call call, int events, int64_t now_us) except -1:
         cdef StreamSlot slot
+        if events & EVENT_CLOSED and call.handler is not None:
+            handler, call.handler = call.handler, None
+            handler.on_cancel()
         if call.state >= CALL_ANSWERED:
             return 0
         if call.slots is None:
@@ -264,11 +270,24 @@ cdef class DataPlane:
             if call.slots is None:
                 return 0
         call.return_window()
-        if not call.slots:
+        if events & EVENT_END and call.handler is not None:
+            call.handler.on_half_close()
+        if not call.slots and call.n_relayed == 0:
             if call.state == CALL_SERVING:
-                call.end(0, "")
+                if call.handler is None:
+                    call.end(0, "")
             elif self.is_draining:
                 call.end(UNAVAILABLE, "the gateway is shutting down")
+        return 0
+
+    cdef int _relay(self, Target target, StreamSlot slot, Body body) except -1:
+        """A request whose answers come from elsewhere, one or many, in the order in which they come."""
+        cdef Call call = slot.call
+        call.slots.remove(slot)
+        slot.call = None
+        if call.handler is None:
+            call.handler = self.relays(call)
+        call.handler.on_request(target.lane, target.arm, bytes(body))
         return 0
 
     cdef int _start_timer(self, Call call) except -1:

@@ -1,6 +1,6 @@
 """Load over HTTP/2 without Python: a client session of nghttp2 on each connection, poll(2), and arrays of results."""
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove
 
@@ -16,6 +16,10 @@ from gateway.native.cnghttp2 cimport (
     nghttp2_session_get_remote_settings, nghttp2_session_get_stream_user_data, nghttp2_session_mem_recv, nghttp2_session_mem_send,
     nghttp2_session_set_local_window_size, nghttp2_session_want_read, nghttp2_session_want_write, nghttp2_settings_entry,
     nghttp2_submit_request, nghttp2_submit_settings, ssize_t)
+
+from gateway.native.loadresults cimport (
+    LOSS_CLOSED, LOSS_RESET, LOSS_SILENT, LOSS_STATUS, STATUS_NONE, answers_seen, close_results, counts_so_far, forget_results,
+    keep_answer, note_answer, note_loss, open_results)
 
 import numpy as np
 
@@ -96,7 +100,6 @@ cdef int _begin(Load* load, Peer* peer, const nghttp2_nv* headers, int64_t due_u
 cdef void _end(Load* load, Peer* peer, Slot* slot, int loss) noexcept nogil:
     """The request is over: answered when `loss` is -1."""
     cdef int64_t took_us = monotonic_us() - slot.due_us
-    cdef uint32_t* grown
     if slot.previous != NULL:
         slot.previous.next = slot.next
     else:
@@ -107,66 +110,14 @@ cdef void _end(Load* load, Peer* peer, Slot* slot, int loss) noexcept nogil:
     load.idle = slot
     peer.n_open -= 1
     load.n_open -= 1
-    load.n_done += 1
     if loss < 0 and slot.status == STATUS_NONE:
         loss = LOSS_STATUS
     if loss >= 0:
-        load.losses[loss] += 1
+        note_loss(&load.results, loss)
         return
-    load.statuses[slot.status] += 1
     if slot.status == 0 and load.keeps_answers:
-        _keep(load, slot)
-    if load.n_latencies == load.latency_room:
-        grown = <uint32_t*>realloc(load.latencies, 2 * load.latency_room * sizeof(uint32_t))
-        if grown == NULL:
-            load.error = -1
-            return
-        load.latencies = grown
-        load.latency_room *= 2
-    load.latencies[load.n_latencies] = <uint32_t>min(max(took_us, <int64_t>0), <int64_t>0xFFFFFFFFu)
-    load.n_latencies += 1
-
-
-cdef uint64_t _hash(const uint8_t* data, size_t n) noexcept nogil:
-    """Eight bytes a step. Finds equal answers; nobody attacks it."""
-    cdef uint64_t h = 0x9E3779B97F4A7C15u ^ n, block
-    cdef size_t i = 0
-    while i + 8 <= n:
-        memcpy(&block, data + i, 8)
-        h = (h ^ block) * 0xFF51AFD7ED558CCDu
-        h ^= h >> 32
-        i += 8
-    while i < n:
-        h = (h ^ data[i]) * 0x100000001B3u
-        i += 1
-    return h ^ (h >> 29)
-
-
-cdef void _keep(Load* load, Slot* slot) noexcept nogil:
-    """Count the answer with its equals; a new one is copied, for Python to check in the end."""
-    cdef uint64_t h = _hash(slot.answer, slot.answer_len) + <uint64_t>slot.which * 0x9E3779B97F4A7C15u
-    cdef int at = <int>(h & (2 * MAX_ANSWERS - 1))
-    cdef Answer* answer
-    while True:
-        answer = &load.answers[at]
-        if answer.count == 0:
-            break
-        if answer.hash == h and answer.which == slot.which and answer.len == slot.answer_len and (
-                answer.data == NULL or memcmp(answer.data, slot.answer, slot.answer_len) == 0):
-            answer.count += 1
-            return
-        at = (at + 1) & (2 * MAX_ANSWERS - 1)
-    if load.n_answers == MAX_ANSWERS or load.kept_bytes + slot.answer_len > MAX_KEPT_BYTES:
-        load.n_unkept += 1
-        return
-    answer.data = <uint8_t*>malloc(max(slot.answer_len, <size_t>1))
-    if answer.data == NULL:
-        load.n_unkept += 1
-        return
-    memcpy(answer.data, slot.answer, slot.answer_len)
-    answer.hash, answer.which, answer.len, answer.count = h, slot.which, slot.answer_len, 1
-    load.n_answers += 1
-    load.kept_bytes += slot.answer_len
+        keep_answer(&load.results, slot.which, slot.answer, slot.answer_len)
+    note_answer(&load.results, slot.status, took_us)
 
 
 # --- nghttp2's callbacks -----------------------------------------------------------------------------------------------------------
@@ -245,7 +196,7 @@ cdef int _flush(Load* load, Peer* peer) noexcept nogil:
                 continue
             _lose(load, peer, LOSS_CLOSED)
             return 0
-        load.bytes_out += written
+        load.results.bytes_out += written
         peer.out_at += written
 
 
@@ -263,7 +214,7 @@ cdef void _read(Load* load, Peer* peer, uint8_t* buffer) noexcept nogil:
         if n == 0:
             _lose(load, peer, LOSS_CLOSED)
             return
-        load.bytes_in += n
+        load.results.bytes_in += n
         if nghttp2_session_mem_recv(peer.session, buffer, n) != n:
             _lose(load, peer, LOSS_CLOSED)
             return
@@ -304,7 +255,7 @@ cdef void _feed(Load* load, const nghttp2_nv* headers, int64_t start_us, int64_t
             return                                            # all are full: it waits, and its latency grows
         if _begin(load, peer, headers, start_us + load.plan[load.n_begun]) < 0:
             return
-        load.late_max_us = max(load.late_max_us, now_us - start_us - load.plan[load.n_begun])
+        load.results.late_max_us = max(load.results.late_max_us, now_us - start_us - load.plan[load.n_begun])
         load.n_begun += 1
 
 
@@ -330,7 +281,7 @@ cdef void _drive(Load* load, const nghttp2_nv* headers, pollfd* fds, uint8_t* bu
             if not load.peers[i].is_gone:
                 fds[i].fd = load.peers[i].fd
                 n_alive += 1
-        if n_alive == 0 or load.error or load.n_open == 0 and (
+        if n_alive == 0 or load.results.error or load.n_open == 0 and (
                 load.is_ending or load.plan != NULL and load.n_begun == load.n_plan):
             return
         wait_us = until_us - now_us
@@ -373,13 +324,10 @@ cdef class Generator:
         load.slots = <Slot*>calloc(<size_t>load.n_peers * streams, sizeof(Slot))
         load.requests = <const uint8_t**>calloc(load.n_requests, sizeof(void*))
         load.request_lens = <size_t*>calloc(load.n_requests, sizeof(size_t))
-        load.latency_room = 1 << 16
-        load.latencies = <uint32_t*>malloc(load.latency_room * sizeof(uint32_t))
-        load.answers = <Answer*>calloc(2 * MAX_ANSWERS, sizeof(Answer))
         self.fds = <pollfd*>calloc(load.n_peers, sizeof(pollfd))
         self.buffer = <uint8_t*>malloc(IN_BYTES)
-        if (load.peers == NULL or load.slots == NULL or load.requests == NULL or load.request_lens == NULL or load.latencies == NULL
-                or load.answers == NULL or self.fds == NULL or self.buffer == NULL):
+        if (open_results(&load.results) or load.peers == NULL or load.slots == NULL or load.requests == NULL or load.request_lens == NULL
+                or self.fds == NULL or self.buffer == NULL):
             raise MemoryError("no memory for a load generator")
         for i in range(load.n_peers * streams):
             load.slots[i].next = load.idle
@@ -436,14 +384,11 @@ cdef class Generator:
             free(self.load.peers[i].out)
         for i in range(self.load.n_peers * self.load.max_streams if self.load.slots != NULL else 0):
             free(self.load.slots[i].answer)
-        for i in range(2 * MAX_ANSWERS if self.load.answers != NULL else 0):
-            free(self.load.answers[i].data)
+        close_results(&self.load.results)
         free(self.load.peers)
         free(self.load.slots)
         free(<void*>self.load.requests)
         free(self.load.request_lens)
-        free(self.load.latencies)
-        free(self.load.answers)
         free(self.fds)
         free(self.buffer)
 
@@ -454,17 +399,12 @@ cdef class Generator:
             self.start_us = monotonic_us()
         with nogil:
             _drive(&self.load, self.headers, self.fds, self.buffer, self.start_us, until_us)
-        if self.load.error:
+        if self.load.results.error:
             raise MemoryError("no memory for more results")
 
     def restart(self):
         """Forget what was counted: the warm-up is over. What is in flight will count."""
-        cdef int i
-        self.load.n_latencies = self.load.n_done = self.load.bytes_in = self.load.bytes_out = self.load.late_max_us = 0
-        for i in range(N_STATUSES):
-            self.load.statuses[i] = 0
-        for i in range(MAX_TRANSPORT):
-            self.load.losses[i] = 0
+        forget_results(&self.load.results)
 
     def end(self):
         """Begin no more; `step` waits for what is in flight."""
@@ -483,7 +423,7 @@ cdef class Generator:
 
     @property
     def n_done(self):
-        return self.load.n_done
+        return self.load.results.n_done
 
     @property
     def n_waiting(self):
@@ -499,24 +439,17 @@ cdef class Generator:
     def latencies_us(self):
         """Of every request that brought a status, in the order of their ends: a copy, uint32."""
         cdef uint32_t[::1] to
-        result = np.empty(self.load.n_latencies, np.uint32)
-        if self.load.n_latencies:
+        result = np.empty(self.load.results.n_latencies, np.uint32)
+        if self.load.results.n_latencies:
             to = result
-            memcpy(&to[0], self.load.latencies, self.load.n_latencies * sizeof(uint32_t))
+            memcpy(&to[0], self.load.results.latencies, self.load.results.n_latencies * sizeof(uint32_t))
         return result
 
     @property
     def answers(self):
         """(index of the request, the framed answer, how often) of each different answer that came with OK."""
-        return [
-            (answer.which, (<char*>answer.data)[:answer.len], answer.count)
-            for answer in self.load.answers[:2 * MAX_ANSWERS] if answer.count]
+        return answers_seen(&self.load.results)
 
     def counts(self):
         """So far: statuses by gRPC code, losses by reason, bytes, answers that were not kept, the generator's own lateness."""
-        return {
-            "statuses": {code: self.load.statuses[code] for code in range(STATUS_NONE) if self.load.statuses[code]},
-            "losses": {LOSSES[i]: self.load.losses[i] for i in range(MAX_TRANSPORT) if self.load.losses[i]},
-            "bytes_in": self.load.bytes_in, "bytes_out": self.load.bytes_out,
-            "unkept": self.load.n_unkept, "late_max_us": self.load.late_max_us,
-        }
+        return counts_so_far(&self.load.results, LOSSES)

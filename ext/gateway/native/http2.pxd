@@ -32,6 +32,8 @@ cdef class SessionLimits:
 cdef class Session(Carrier):
     cdef SessionLimits limits
     cdef Call first                     # open calls
+    cdef void* current                  # borrowed: the call whose frames came last, by its stream; NULL: none
+    cdef int32_t current_id
     cdef readonly int n_open
     cdef object error                   # what a callback raised
     cdef bint inside                    # feeding or pulling
@@ -52,8 +54,11 @@ cdef class Session(Carrier):
     cdef int refuse(self) except -1
     cdef int close(self) except -1
 
+    cdef void* call_of(self, int32_t stream_id) noexcept                                 # borrowed; NULL: none, or closed
     cdef int _begin(self, int32_t stream_id) except -1
+    cdef bint _note_usual(self, Call call, const uint8_t* name, size_t name_len, const uint8_t* value, size_t value_len) noexcept
     cdef int _header(self, Call call, const uint8_t* name, size_t name_len, const uint8_t* value, size_t value_len) except -1
+    cdef bint _is_usual(self, Call call) noexcept
     cdef int _headers_complete(self, Call call) except -1
     cdef int _unlink(self, Call call) except -1
     cdef int _final_goaway(self) except -1

@@ -11,6 +11,7 @@ from gateway.native.call cimport (
     METHOD_OTHER, METHOD_STREAM_INFER, Call, advance)
 from gateway.native.cnghttp2 cimport *
 from gateway.native.noted cimport is_notable, note
+from gateway.native.pool cimport pool_calloc, pool_free, pool_malloc, pool_realloc
 from gateway.native.door cimport DOOR_HEADER_LIST_BYTES, DOOR_MALFORMED, Door
 from gateway.native.refusal cimport INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED
 
@@ -114,7 +115,7 @@ cdef class Session(Carrier):
         nghttp2_option_set_max_settings(options, MAX_SETTINGS_ENTRIES)
         nghttp2_option_set_stream_reset_rate_limit(options, limits.reset_burst, limits.resets_per_s)
         nghttp2_option_set_max_continuations(options, limits.max_continuations)
-        status = nghttp2_session_server_new2(&self.session, CALLBACKS, <void*>self, options)
+        status = nghttp2_session_server_new3(&self.session, CALLBACKS, <void*>self, options, &POOL)
         nghttp2_option_del(options)
         if status != 0:
             raise MemoryError("no memory for an HTTP/2 session")
@@ -162,7 +163,40 @@ cdef class Session(Carrier):
         self.n_calls += 1
         Py_INCREF(call)                                       # nghttp2's; dropped in _on_stream_close or close()
         nghttp2_session_set_stream_user_data(self.session, stream_id, <void*>call)
+        self.current, self.current_id = <void*>call, stream_id
         return 0
+
+    cdef void* call_of(self, int32_t stream_id) noexcept:
+        """A request's frames come one behind the other, so that nghttp2 need not look its stream up for each."""
+        if stream_id != self.current_id:
+            self.current, self.current_id = nghttp2_session_get_stream_user_data(self.session, stream_id), stream_id
+        return self.current
+
+    cdef bint _note_usual(self, Call call, const uint8_t* name, size_t name_len, const uint8_t* value, size_t value_len) noexcept:
+        """The headers of most requests, without anything that can raise: entering a `try` costs more than all of it."""
+        cdef int64_t timeout_us
+        if self.limits.forward_pattern is not None:
+            return False
+        if name_len == 5 and memcmp(name, b":path", 5) == 0:
+            if not equals(value, value_len, INFER_PATH, 42):
+                return False
+            call.has_path = True
+            call.method = METHOD_INFER
+        elif name_len == 7 and memcmp(name, b":method", 7) == 0:
+            if not equals(value, value_len, b"POST", 4):
+                return False
+            call.has_method = True
+        elif name_len == 12:
+            if memcmp(name, b"content-type", 12) == 0 and equals(value, value_len, CONTENT_TYPE, 16):
+                call.has_content_type = True
+            elif memcmp(name, b"grpc-timeout", 12) == 0 and (timeout_us := parse_timeout_us(value, value_len)) >= 0:
+                call.deadline_us = self.now_us + timeout_us
+            else:
+                return False
+        elif name_len == 11 or name_len == 13 or is_notable(name, name_len):
+            return False                                      # traceparent, grpc-encoding; what a route may look at
+        call.header_bytes += name_len + value_len + HEADER_OVERHEAD_BYTES
+        return True
 
     cdef int _header(self, Call call, const uint8_t* name, size_t name_len, const uint8_t* value, size_t value_len) except -1:
         """Notes what gRPC needs; anything else only counts. Refusals wait until the headers are complete."""
@@ -247,6 +281,11 @@ cdef class Session(Carrier):
             return call.raise_event(EVENT_BEGIN)
         return 0
 
+    cdef bint _is_usual(self, Call call) noexcept:
+        """Complete headers of a unary infer call, and nothing to refuse in them."""
+        return (call.method == METHOD_INFER and call.has_method and call.has_content_type and call.encoding != ENCODING_UNKNOWN
+                and not call.has_bad_timeout and call.header_bytes <= self.limits.max_header_list_bytes)
+
     # --- bytes out -------------------------------------------------------------------------------------------------------------
 
     cdef int pull(self, Outgoing* outgoing, size_t high_bytes) except -1:
@@ -325,7 +364,7 @@ cdef class Session(Carrier):
         """The connection is gone: every open call is given up. nghttp2_session_del tells nobody, so we do."""
         cdef Call call = self.first, following
         assert not self.inside
-        self.first = None
+        self.first, self.current, self.current_id = None, NULL, 0
         while call is not None:
             following = call.next
             call.next = call.previous = None
@@ -403,8 +442,8 @@ cdef int _on_header(nghttp2_session* raw, const nghttp2_frame* frame, const uint
     cdef void* call
     if frame.hd.type != NGHTTP2_HEADERS or frame.headers.cat != NGHTTP2_HCAT_REQUEST:
         return 0                                              # trailers of a request carry nothing we use
-    call = nghttp2_session_get_stream_user_data(raw, frame.hd.stream_id)
-    if call == NULL:
+    call = session.call_of(frame.hd.stream_id)
+    if call == NULL or session._note_usual(<Call>call, name, name_len, value, value_len):
         return 0
     try:
         return session._header(<Call>call, name, name_len, value, value_len)
@@ -414,12 +453,14 @@ cdef int _on_header(nghttp2_session* raw, const nghttp2_frame* frame, const uint
 
 cdef int _on_frame_recv(nghttp2_session* raw, const nghttp2_frame* frame, void* user_data) noexcept:
     cdef Session session = <Session>user_data
-    cdef void* call
+    cdef void* call = NULL
+    if frame.hd.type == NGHTTP2_HEADERS or frame.hd.type == NGHTTP2_DATA:
+        call = session.call_of(frame.hd.stream_id)
+        if call == NULL or not frame.hd.flags & NGHTTP2_FLAG_END_STREAM and (
+                frame.hd.type == NGHTTP2_DATA or session._is_usual(<Call>call)):
+            return 0
     try:
-        if frame.hd.type == NGHTTP2_HEADERS or frame.hd.type == NGHTTP2_DATA:
-            call = nghttp2_session_get_stream_user_data(raw, frame.hd.stream_id)
-            if call == NULL:
-                return 0
+        if call != NULL:
             if frame.hd.type == NGHTTP2_HEADERS and frame.headers.cat == NGHTTP2_HCAT_REQUEST:
                 if frame.hd.flags & NGHTTP2_FLAG_END_STREAM and (<Call>call).state == CALL_OPEN:
                     session._headers_complete(<Call>call)
@@ -439,7 +480,7 @@ cdef int _on_frame_recv(nghttp2_session* raw, const nghttp2_frame* frame, void* 
 
 cdef int _on_data_chunk(nghttp2_session* raw, uint8_t flags, int32_t stream_id, const uint8_t* data, size_t n, void* user_data) noexcept:
     cdef Session session = <Session>user_data
-    cdef void* found = nghttp2_session_get_stream_user_data(raw, stream_id)
+    cdef void* found = session.call_of(stream_id)
     cdef Call call
     nghttp2_session_consume_connection(raw, n)
     if found == NULL:
@@ -458,11 +499,12 @@ cdef int _on_data_chunk(nghttp2_session* raw, uint8_t flags, int32_t stream_id, 
 
 cdef int _on_stream_close(nghttp2_session* raw, int32_t stream_id, uint32_t error_code, void* user_data) noexcept:
     cdef Session session = <Session>user_data
-    cdef void* found = nghttp2_session_get_stream_user_data(raw, stream_id)
+    cdef void* found = session.call_of(stream_id)
     cdef Call call
     if found == NULL:
         return 0
     nghttp2_session_set_stream_user_data(raw, stream_id, NULL)
+    session.current = NULL
     call = <Call>found
     try:
         session._unlink(call)
@@ -489,6 +531,9 @@ cdef int _on_send_data(nghttp2_session* raw, nghttp2_frame* frame, const uint8_t
     return NGHTTP2_ERR_PAUSE if outgoing.length >= session.high_bytes else 0     # else mem_send goes on with the whole answer
 
 
+cdef nghttp2_mem POOL                                         # nghttp2 copies it
+POOL.mem_user_data = NULL
+POOL.malloc, POOL.free, POOL.calloc, POOL.realloc = pool_malloc, pool_free, pool_calloc, pool_realloc
 cdef nghttp2_session_callbacks* CALLBACKS = NULL              # one set for all sessions, for the life of the process
 if nghttp2_session_callbacks_new(&CALLBACKS) != 0:
     raise MemoryError("no memory for HTTP/2 callbacks")

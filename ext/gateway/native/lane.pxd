@@ -52,8 +52,11 @@ cdef class LaneAlarm(Timed):
 cdef class Lane(Holder):
     cdef readonly Signature signature
     cdef object run                     # list[ndarray] -> list[ndarray]
+    cdef dict buffers                   # rows -> arrays that an inline batch is gathered into; None: new ones each time
     cdef object submit                  # batch -> None: to an executor
     cdef object report                  # exception -> None: to the log
+    cdef public object relay            # the streams of a version elsewhere that take its requests; None: they are batched
+    cdef public object on_left          # () -> None: somebody has left a batch that is running; None: nobody asks
     cdef Timers timers
     cdef list pending                   # shared
     cdef bint is_pending

@@ -3,6 +3,7 @@ cimport cython
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint64_t
 
+from gateway.native.arm cimport Arm
 from gateway.native.batch cimport (
     RELEASE_DEADLINE, RELEASE_DELAY, RELEASE_FULL, RELEASE_IDLE, RELEASE_WAIT, Batch, Release, encode_rows)
 from gateway.native.body cimport Body
@@ -21,6 +22,7 @@ from gateway.native.refusal import CircuitOpen, Refusal
 cdef enum:
     MAX_BATCH_SIZES = 1024              # sizes told apart in the statistics
     ATTEMPTS = 2                        # that share a deadline when a fallback may follow on a timeout
+    MAX_BUFFERED_ROWS = 8               # backends have no larger buffers
     DEADLINE_MARGIN_US = 1000           # kept for encoding and the way back when a delayed batch is released for a deadline
 
 RELEASE_NAMES = ("wait", "full", "idle", "delay", "deadline")
@@ -86,7 +88,7 @@ cdef class Lane(Holder):
                  int64_t max_batch_size, size_t max_batch_bytes=32 << 20, int64_t max_delay_us=0, int instances=1,
                  int64_t max_queue_rows=65536, size_t max_queue_bytes=256 << 20, int64_t default_timeout_us=0, int64_t max_timeout_us=0,
                  int priority_levels=1, int default_priority=1, int64_t inline_below_us=100, bint counts_cpu=False, Sampler sampler=None,
-                 Occupancy occupancy=None, Lane twin=None, bint is_background=False):
+                 Occupancy occupancy=None, Lane twin=None, bint is_background=False, dict buffers=None):
         if not 1 <= priority_levels <= MAX_PRIORITIES or not 1 <= default_priority <= priority_levels:
             raise ValueError(
                 f"priority_levels: got {priority_levels} with default_priority {default_priority}, expected 1 <= default <= levels <= "
@@ -103,6 +105,7 @@ cdef class Lane(Holder):
         self.inline_below_us, self.counts_cpu = inline_below_us, counts_cpu
         self.sampler, self.batch_sizes = sampler, {}
         self.occupancy, self.twin, self.is_background = occupancy, twin, is_background
+        self.buffers = buffers or None
         self.alarm = LaneAlarm()
         self.alarm.lane = self
 
@@ -249,6 +252,8 @@ cdef class Lane(Holder):
     cdef int _perform_inline(self, Batch batch) except -1:
         self.stats.inline_batches += 1
         batch.counts_cpu = False                              # that clock is a system call; here wall time is close enough
+        if self.buffers is not None and batch.n_rows <= MAX_BUFFERED_ROWS and not batch.has_part():
+            batch.buffers = self.buffers.get(batch.n_rows)
         batch.perform(self.run)
         return self.complete(batch, monotonic_us())
 
@@ -523,6 +528,8 @@ cdef class Lane(Holder):
             return self._refuse_late(request, now_us, 0)
         if self._goes_on(request, now_us):
             return 0
+        if self.on_left is not None:
+            self.on_left()
         return self._settle(request, (DEADLINE_EXCEEDED, f"the deadline passed while {self.signature.describe()} was running"))
 
     cdef int on_cancelled(self, Request request, int64_t now_us) except -1:
@@ -530,7 +537,32 @@ cdef class Lane(Holder):
             return 0
         self.now_us = max(self.now_us, now_us)
         self.stats.cancelled += 1
+        if self.on_left is not None and request.state == REQUEST_RUNNING:
+            self.on_left()
         return self._settle(request, None)
+
+    # --- requests that others answer, in as many messages as they like ---------------------------------------------------------
+
+    def relay_began(self):
+        """Beside the queue: the relay keeps it."""
+        self.n_open += 1
+
+    def relay_ended(self, Arm arm, int code, int64_t took_us):
+        """As `code` says; -1: its caller left."""
+        self.n_open -= 1
+        if code < 0:
+            self.stats.cancelled += 1
+            if arm is not None:
+                arm.stats.cancelled += 1
+            return
+        self.stats.requests[code] += 1
+        record(&self.stats.request[0], took_us)
+        if code == OK:
+            self.stats.success_us += took_us
+        else:
+            self.stats.failure_us += took_us
+        if arm is not None:
+            arm.note(code, took_us, False)
 
     # --- control ---------------------------------------------------------------------------------------------------------------
 
@@ -556,7 +588,7 @@ cdef class Lane(Holder):
         """After close and idle: let go of the model."""
         self.timers.cancel(self.alarm)
         self.alarm.lane = None
-        self.run = self.submit = None
+        self.run = self.submit = self.buffers = self.on_left = self.relay = None
         if self.twin is not None:
             self.twin.release()
 

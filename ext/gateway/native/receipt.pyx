@@ -89,7 +89,8 @@ cdef class Receipts(Stamp):
         cdef const uint8_t* end = token + MAX_TOKEN_BYTES - TAG_BYTES
         cdef uint8_t* count
         cdef Signer signer = self.signer
-        cdef Arm arm = request.drawn if request.drawn is not None else request.arm
+        cdef Arm arm = request.arm if request.origin is None else request.origin.arm
+        cdef uint64_t unit = 0 if request.origin is None else request.origin.unit
         cdef bytes names
         cdef timespec t
         cdef uint64_t word
@@ -99,7 +100,7 @@ cdef class Receipts(Stamp):
             return None
         try:
             names = names_of(arm)
-            p[0], p[1] = FORMAT | (HAS_UNIT if request.unit else 0), signer.key_id
+            p[0], p[1] = FORMAT | (HAS_UNIT if unit else 0), signer.key_id
             signer.state += 0x9E3779B97F4A7C15u
             word = mix(signer.state)
             memcpy(p + 2, &word, 8)
@@ -108,12 +109,12 @@ cdef class Receipts(Stamp):
                 max(monotonic_us() - request.arrived_us, <int64_t>0) // 1000)
             memcpy(p + 10, &word, 6)
             p += 16
-            if request.unit:
-                memcpy(p, &request.unit, 8)
+            if unit:
+                memcpy(p, &unit, 8)
                 p += 8
             memcpy(p, PyBytes_AS_STRING(names), PyBytes_GET_SIZE(names))
             p += PyBytes_GET_SIZE(names)
-            if request.drawn is not None and request.signature.version != arm.version:
+            if request.signature.version != arm.version:
                 answered = named(request.signature.version)
                 memcpy(p, PyBytes_AS_STRING(answered), PyBytes_GET_SIZE(answered))
                 p += PyBytes_GET_SIZE(answered)

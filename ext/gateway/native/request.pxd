@@ -39,8 +39,8 @@ cdef struct TensorRef:        # one input's bytes, in signature order
     size_t nbytes
     int64_t n_elements
     int n_dims
+    bint is_owned             # data was decoded from typed contents, and is freed with the request
     int64_t dims[MAX_DIMS]
-    void* owned               # decoded typed contents; freed with the request
 
 
 cdef class Caller(Timed):     # who waits for the answer: a unary call, a message of a stream, a REST exchange
@@ -49,6 +49,11 @@ cdef class Caller(Timed):     # who waits for the answer: a unary call, a messag
     cdef int on_failure(self, Request request, int code, str text) except -1
     cdef bytes id_of(self, Request request)                  # what its failure is about; b"" for none
     cdef int on_moved(self, Request request) except -1       # from now on this one is answered in place of the one it knew
+
+
+cdef class Origin:            # how a request was drawn, where its arm does not say it
+    cdef Arm arm                        # not the one that answers
+    cdef uint64_t unit                  # salted hash of the sticky key; 0: it has none
 
 
 cdef class Stamp:             # what a version's answers carry beside their outputs
@@ -72,7 +77,7 @@ cdef class Rescue:            # may take over from a request that failed, before
     cdef bint take(self, Request request, int code, str text) except -1          # True: the caller is somebody else's now
 
 
-cdef class Request(Timed):
+cdef class Request(Timed):              # at most 512 bytes: beyond, Python has malloc make it
     cdef Body body                      # keeps the tensors' bytes alive
     cdef Signature signature
     cdef Caller caller                  # None once answered or given up
@@ -80,16 +85,15 @@ cdef class Request(Timed):
     cdef Arm arm                        # whose counters it falls on; None: nobody compares
     cdef int64_t mark                   # of its arm's scales; 0: they have none, or it has ended
     cdef Seen seen                      # of its answer, when it is marked
-    cdef Arm drawn                      # that it was drawn for, where another one answers in its place; None: `arm`
-    cdef uint64_t unit                  # salted hash of the sticky key; 0: it has none
+    cdef Origin origin                  # how it was drawn, for the receipt; None: for `arm`, at random, or nobody asks
     cdef Watcher watcher                # None: nobody listens
     cdef Rescue rescue                  # None: a failure goes to the caller
     cdef void* next                     # the lane's queue: borrowed, the lane holds one reference to each queued request
     cdef void* previous
     cdef RequestState state
-    cdef bint streamed                  # the answer is a ModelStreamInferResponse
-    cdef bint is_rest                   # came by REST, else by gRPC
-    cdef int priority                   # 1 is the most urgent
+    cdef unsigned char streamed         # the answer is a ModelStreamInferResponse
+    cdef unsigned char is_rest          # came by REST, else by gRPC
+    cdef unsigned char priority         # 1 is the most urgent
     cdef int64_t arrived_us, started_us
     cdef int64_t deadline_us            # 0: none
     cdef int64_t final_deadline_us      # the caller's, when deadline_us is only a first attempt's share of it; 0: deadline_us is all

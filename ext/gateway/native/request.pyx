@@ -32,6 +32,12 @@ cdef class Caller(Timed):
         return <bytes>request.id.ptr[:request.id.len] if request.id.len else b""
 
 
+@cython.final
+@cython.no_gc
+cdef class Origin:
+    """Arm and sticky key of a draw."""
+
+
 cdef class Stamp:
     """Abstract."""
 
@@ -95,8 +101,8 @@ cdef class Request(Timed):
     def __dealloc__(self):
         cdef int i
         for i in range(self.n_tensors):
-            if self.tensors[i].owned != NULL:
-                free(self.tensors[i].owned)
+            if self.tensors[i].is_owned:
+                free(<void*>self.tensors[i].data)
                 counters.count(counters.KIND_MEMORY, -1)
         if self.tensors != self.inside:
             free(self.tensors)
@@ -206,7 +212,7 @@ cdef class Request(Timed):
             found = decode_contents(given, spec.datatype, &decoded, &tensor.nbytes, self.signature)
             if decoded != NULL:
                 counters.count(counters.KIND_MEMORY, 1)
-            tensor.owned = decoded
+            tensor.is_owned = decoded != NULL
             tensor.data = decoded if decoded != NULL else self.body.data
             self.nbytes += tensor.nbytes
             if found != tensor.n_elements:

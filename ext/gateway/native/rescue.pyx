@@ -10,7 +10,7 @@ from gateway.native.cursor cimport Span
 from gateway.native.lane cimport Lane
 from gateway.native.parameters cimport encode_parameters
 from gateway.native.refusal cimport DEADLINE_EXCEEDED, blames_version
-from gateway.native.request cimport CAUSE_CIRCUIT_OPEN, CAUSE_ERROR, CAUSE_TIMEOUT, Caller, Request
+from gateway.native.request cimport CAUSE_CIRCUIT_OPEN, CAUSE_ERROR, CAUSE_TIMEOUT, Caller, Origin, Request
 
 from gateway.native.refusal import Refusal
 
@@ -77,7 +77,9 @@ cdef class Fallback(Rescue):
             second = Request.new(failed.body, self.lane.signature, caller)
             second.streamed, second.is_rest, second.trace = failed.streamed, failed.is_rest, failed.trace
             second.parameters, second.arm = failed.parameters, self.arm
-            second.drawn, second.unit = failed.arm, failed.unit
+            if self.lane.stamp is not None:
+                second.origin = failed.origin if failed.origin is not None else Origin.__new__(Origin)
+                second.origin.arm = failed.arm
             second.bind(&self.wire)
             second.timeout_us = 0                             # it began with the first attempt, whose deadline has it
             second.priority_given = min(second.priority_given, <uint64_t>self.lane.n_priorities)

@@ -3,9 +3,10 @@
 MLServer has no ONNX runtime of its own; this is the shortest that its documentation describes for a custom one.
 """
 
+import numpy as np
 import onnxruntime
 from mlserver import MLModel
-from mlserver.codecs import NumpyCodec
+from mlserver.codecs import NumpyCodec, StringCodec
 from mlserver.types import InferenceRequest, InferenceResponse
 
 
@@ -17,6 +18,10 @@ class OnnxModel(MLModel):
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-        rows = NumpyCodec.decode_input(payload.inputs[0])
+        tensor = payload.inputs[0]
+        if tensor.datatype == "BYTES":
+            rows = np.array(StringCodec.decode_input(tensor), object).reshape(tensor.shape)
+        else:
+            rows = NumpyCodec.decode_input(tensor)
         (answer,) = self._session.run(None, {"input": rows})
         return InferenceResponse(model_name=self.name, outputs=[NumpyCodec.encode_output("output", answer)])

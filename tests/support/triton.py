@@ -1,0 +1,112 @@
+"""Real tritonservers for tests, and small models that behave in one odd way each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from demo.triton.repository import TritonModel, store
+from demo.triton.server import TritonServer
+
+__all__ = ["MODELS", "TritonServer", "models", "serve_remotely"]
+
+DOUBLE = """\
+class TritonPythonModel:
+    def execute(self, requests):
+        answers = []
+        for request in requests:
+            rows = pb.get_input_tensor_by_name(request, "input").as_numpy()
+            answers.append(pb.InferenceResponse([pb.Tensor("output", rows * 2)]))
+        return answers
+"""
+
+REPEAT = """\
+class TritonPythonModel:
+    # As many answers as `count` says: 0, 1, ... A pause before each; a negative count fails after two answers.
+    def execute(self, requests):
+        for request in requests:
+            count = int(pb.get_input_tensor_by_name(request, "count").as_numpy()[0])
+            pause_ms = int(pb.get_input_tensor_by_name(request, "pause_ms").as_numpy()[0])
+            size = int(pb.get_input_tensor_by_name(request, "size").as_numpy()[0])
+            sender = request.get_response_sender()
+            for index in range(count if count >= 0 else 2):
+                time.sleep(pause_ms / 1e3)
+                if sender.is_cancelled():
+                    print("cancelled after", index, flush=True)
+                    break
+                values = np.full(max(size, 1), index, np.int32)
+                sender.send(pb.InferenceResponse([pb.Tensor("index", values)]))
+            if count < 0:
+                sender.send(pb.InferenceResponse([], pb.TritonError("asked to fail")))
+            sender.send(flags=pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+"""
+
+TOTAL = """\
+class TritonPythonModel:
+    # The sum of what came in the sequence so far.
+    def initialize(self, args):
+        self.totals = {}
+
+    def execute(self, requests):
+        answers = []
+        for request in requests:
+            values, start, end, key = (
+                pb.get_input_tensor_by_name(request, name).as_numpy().ravel()
+                for name in ("value", "START", "END", "CORRID")
+            )
+            key = int(key[0])
+            self.totals[key] = (0 if start[0] else self.totals.get(key, 0)) + int(values[0])
+            total = self.totals.pop(key) if end[0] else self.totals[key]
+            answers.append(pb.InferenceResponse([pb.Tensor("total", np.full((1, 1), total, np.int32))]))
+        return answers
+"""
+
+CONTROLS = """\
+sequence_batching {
+  max_sequence_idle_microseconds: 60000000
+  control_input [
+    { name: "START" control [ { kind: CONTROL_SEQUENCE_START fp32_false_true: [ 0, 1 ] } ] },
+    { name: "END" control [ { kind: CONTROL_SEQUENCE_END fp32_false_true: [ 0, 1 ] } ] },
+    { name: "CORRID" control [ { kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_UINT64 } ] }
+  ]
+}
+"""
+
+ROWS = [("input", "FP32", [16])], [("output", "FP32", [16])]
+WIDE = [("input", "FP32", [-1])], [("output", "FP32", [-1])]
+REPEATED = [("count", "INT32", [1]), ("pause_ms", "INT32", [1]), ("size", "INT32", [1])], [("index", "INT32", [-1])]
+
+MODELS = {
+    "double": TritonModel("double", *ROWS, DOUBLE, more="dynamic_batching { }"),
+    "wide": TritonModel("wide", *WIDE, DOUBLE, max_batch_size=4),
+    "repeat": TritonModel(
+        "repeat", *REPEATED, REPEAT, max_batch_size=0, instances=2, more="model_transaction_policy { decoupled: true }"
+    ),
+    "total": TritonModel(
+        "total",
+        [("value", "INT32", [1])],
+        [("total", "INT32", [1])],
+        TOTAL,
+        max_batch_size=64,  # sequences at once
+        instances=1,
+        more=CONTROLS,
+    ),
+}
+
+
+def models(repository: Path, *names: str) -> Path:
+    """The repository with those of MODELS."""
+    for name in names:
+        store(repository, MODELS[name])
+    return repository
+
+
+def serve_remotely(root: Path, name: str, endpoints: list[str], *, remote: str = "", **settings: Any) -> Path:
+    """A model of the gateway's own repository that those servers run, by the name `remote` there."""
+    folder = root / name
+    (folder / "1").mkdir(parents=True, exist_ok=True)
+    triton = {"endpoints": endpoints, "model": remote or name, "version": "1"}
+    (folder / "model.yaml").write_text(yaml.safe_dump({"backend": "triton", "triton": triton, **settings}))
+    return folder
