@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gateway.backends.base import Array, Backend, Signature, TensorSpec
-from gateway.backends.onnx import OnnxBackend
 from gateway.backends.samples import find_samples
 from gateway.errors import GatewayError
 from gateway.observability import logs
@@ -217,7 +216,7 @@ class Try:
     def _memory(self) -> str:
         if self._terms.memory_bytes is None:
             return ""
-        if self._candidate.backend.platform != OnnxBackend.platform:
+        if self._candidate.backend.runs_elsewhere:
             self._seen.append("its memory is not in this process, and not measured")
             return ""
         added = _footprint(self._candidate)
