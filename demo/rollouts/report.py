@@ -66,7 +66,9 @@ def audit(console: Console, host: Host, followed: list[Followed]) -> None:
             head = Text(f"  {at}  ", style="dim")
             head.append(f"{one['action'].removeprefix('rollout.'):<13}")
             head.append(f" {one['actor']}: ", style="dim")
-            reason = str(one["reason"]) or str((one["after"] or {}).get("decision", {}).get("reasons", [""])[0])
+            reason = str(one["reason"])
+            if one["action"] == "rollout.drained":  # why was said before
+                reason = reason.partition(":")[0]
             head.append(textwrap.shorten(reason, max(console.width, WIDE) - 40, placeholder="…"))
             console.print(head)
     verdict = host.ask("GET", "v1", "audit", "verify")

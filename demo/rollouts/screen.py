@@ -60,7 +60,9 @@ class Screen:
         if decision["event"]:
             text = Text(f"{self._clock()}  ", style="dim")
             text.append(f"{followed.model.name:<10} ", style="bold")
-            text.append(str(decision["headline"]), style=_EVENTS.get(decision["event"], ""))
+            said = str(decision["headline"])
+            said = said.partition(":")[0] if decision["event"] == "drained" else said  # its reason was said before
+            text.append(said, style=_EVENTS.get(decision["event"], ""))
             self._console.print(text, soft_wrap=False)
 
     def update(self) -> None:

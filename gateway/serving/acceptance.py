@@ -216,6 +216,9 @@ class Try:
     def _memory(self) -> str:
         if self._terms.memory_bytes is None:
             return ""
+        if self._candidate.backend.runs_elsewhere:
+            self._seen.append("its memory is not in this process, and not measured")
+            return ""
         added = _footprint(self._candidate)
         if isinstance(added, str):
             return added

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+from typer.testing import CliRunner
 
 from demo.rollouts.follow import Stream
+from gateway.cli import app
 from gateway.registry import golden
 from tests.conftest import Serve
 from tests.support.conditions import eventually
@@ -299,10 +301,9 @@ def test_a_rollback_under_full_load_fails_no_request(
 
 
 def test_a_picture_is_drawn(releases: dict[str, Release], served: GatewayProcess, tmp_path: Path) -> None:
-    from gateway.cli.rolloutplot import draw
-
-    line = served.control().get(f"/v1/rollouts/{releases['postcodes'].rollout['id']}/timeline")
-    draw("postcodes", [(p["at"], p) for p in line["points"]], line["decisions"], tmp_path / "postcodes.svg")
+    words = ["rollout", "plot", "postcodes", str(tmp_path / "postcodes.svg"), "--server", served.control_url]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
     assert "<svg" in (tmp_path / "postcodes.svg").read_text()[:2000]
 
 
