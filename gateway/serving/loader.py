@@ -356,6 +356,8 @@ class Loader:
         faults = FaultLog(loop, model=entry.model, version=entry.version)
         signature = _native(entry, backend.signature)
         shadow_lane = twin(self._hub, signature, backend, policy, faults.add, background)
+        # What other machines run leaves the cores of this one to shadows.
+        occupancy = None if backend.runs_elsewhere else self._hub.occupancy
         lane = Lane(
             signature,
             run,
@@ -365,7 +367,7 @@ class Loader:
             self._hub.pending,
             **policy.as_arguments(),
             sampler=self._hub.sampler,
-            occupancy=self._hub.occupancy,
+            occupancy=occupancy,
             twin=shadow_lane,
         )
         connect(lane, executor)

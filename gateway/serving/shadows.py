@@ -75,7 +75,7 @@ def twin(
         max_queue_bytes=policy.max_queue_bytes,
         inline_below_us=0,
         counts_cpu=policy.counts_cpu,
-        occupancy=hub.occupancy,
+        occupancy=None if backend.runs_elsewhere else hub.occupancy,
         is_background=True,
     )
     for rows, cost_us in backend.costs_us:

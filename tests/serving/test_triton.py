@@ -116,7 +116,7 @@ def gateway(server: TritonServer, tmp_path_factory: pytest.TempPathFactory) -> I
     (root / "odd" / "1" / "triton.yaml").write_text("")
     onnxmodels.store(root, "odd", 2, doubled())
     put(root, "forwarded", f"batching: remote\n{at}, model: tells}}")
-    with serving(root) as running:
+    with serving(root, forward_headers="x-.*") as running:
         running.route({"odd": {"versions": {"1": 100}}})
         yield running
 
@@ -161,11 +161,12 @@ def test_texts_and_models_without_a_batch_get_there_and_back(client: Client) -> 
     np.testing.assert_array_equal(ask(client, "whole", rows(1, 2, 3)), 2 * rows(1, 2, 3))
 
 
-def test_a_forwarded_request_brings_its_id_and_parameters(client: Client) -> None:
+def test_a_forwarded_request_brings_its_id_parameters_and_headers(client: Client) -> None:
     message = request("forwarded", {"x": rows(1, 2, 3)}, id="mine")
     message.parameters["tone"].string_param = "kind"
-    told = [json.loads(text) for text in arrays(client.send(message))["y"].ravel()]
-    assert told == [[3, "mine", {"tone": "kind"}]] * 3
+    metadata = (("x-user", "me"), ("traceparent", "no trace"))
+    told = [json.loads(text) for text in arrays(client.send(message, metadata=metadata))["y"].ravel()]
+    assert told == [[3, "mine", {"tone": "kind", "x-user": "me"}]] * 3
 
 
 def test_tritons_own_client_and_a_stream_need_not_know(gateway: InProcess) -> None:

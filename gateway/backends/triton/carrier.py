@@ -8,6 +8,7 @@ for a batch has left, its call is cancelled. Affinity: owning loop only.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -18,8 +19,11 @@ from gateway.backends.triton.remote import Headers, Remote
 from gateway.backends.triton.streams import Streams
 from gateway.errors import Code
 from gateway.native.batch import Batch
+from gateway.native.parameters import encoded
 from gateway.native.refusal import Refusal
 from gateway.native.remote import Form
+
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class Tap(Protocol):
@@ -90,16 +94,18 @@ class Carrier:
 
     async def _carry(self, batch: Batch) -> None:
         headers: Headers = ()
-        if batch.n_members == 1:
-            if batch.trace is not None:
-                headers = (("traceparent", batch.trace.decode("ascii", "replace")),)
-            if self._forwards and batch.forwarded:
-                headers += tuple((_text(name), _text(value)) for name, value in batch.forwarded)
+        if batch.n_members == 1 and batch.trace is not None and _TRACEPARENT.fullmatch(batch.trace):
+            headers = (("traceparent", batch.trace.decode()),)
         is_typical = False
         try:
             is_typical = await self._run(batch, 0, batch.n_members, headers)
         finally:
             batch.end(is_typical)
+
+    def _forwarded(self, batch: Batch) -> bytes:
+        """Headers that the deployment forwards are parameters to the model, as Triton itself has it."""
+        request = self._form.forward(batch)
+        return request + encoded(dict(batch.forwarded)) if batch.forwarded else request
 
     async def _run(self, batch: Batch, low: int, high: int, headers: Headers) -> bool:
         """Whether it went as it usually goes."""
@@ -111,7 +117,7 @@ class Carrier:
                 raise Refusal(
                     Code.UNIMPLEMENTED, f"{self.remote.title} answers on ModelStreamInfer only: it is decoupled"
                 )
-            request = self._form.forward(batch) if self._forwards else self._form.request(batch, low, high)
+            request = self._forwarded(batch) if self._forwards else self._form.request(batch, low, high)
             deadline_us = batch.deadline_us
             step = steps.of_message(request) if self.remote.has_sequences else None
             read = self._form.answer
@@ -134,7 +140,3 @@ class Carrier:
                 self._tap.note(batch.gather(low, high), outputs)
             return True
         return False
-
-
-def _text(value: Any) -> str:
-    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
