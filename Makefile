@@ -29,6 +29,10 @@ serve: build demo-models ## serve MODELS (default: demo models, trained at the f
 demo-models: .venv/installed ## train the demo models into MODELS, unless it holds models of yours
 	@$(BIN)/python -m demo --unless-others "$(MODELS)"
 
+.PHONY: triton-fleet
+triton-fleet: build demo-models ## start two real tritonservers that run version 2 of the model `risk` in MODELS
+	@exec $(BIN)/python -m demo.triton fleet "$(MODELS)" $(ARGS)
+
 .PHONY: build
 build: build/release/done ## system packages, .venv with the gateway command, native modules; only what is missing
 

@@ -97,6 +97,24 @@ def other_type(world: World, n: int) -> Counts:
     return load.counts
 
 
+def moved(world: World, n: int) -> Counts:
+    """From the gateway's own process to the fleet, step by step, with kill -9 of one server on the way."""
+    world.route("moved", {"1": 100})
+    with Load(world.gateway_url, "moved") as load:
+        load.wait_more(n)
+        for share in (10, 50):
+            world.route("moved", {"1": 100 - share, "2": share})
+            load.wait_more(n)
+        world.b.kill()
+        load.wait_more(n)
+        world.route("moved", {"2": 100})
+        load.wait_more(n)
+        world.b.start()
+        world.until_asked(world.b)
+        load.wait_more(n)
+    return load.counts
+
+
 def connects(world: World, n: int) -> Counts:
     """Every request over a connection of its own."""
     with Load(world.gateway_url, "double", reconnect=True) as load:
@@ -105,5 +123,5 @@ def connects(world: World, n: int) -> Counts:
 
 
 SCENARIOS: dict[str, Scenario] = {
-    scenario.__name__: scenario for scenario in (killed, stopped, slow, cut, unloaded, other_type, connects)
+    scenario.__name__: scenario for scenario in (killed, stopped, slow, cut, unloaded, other_type, moved, connects)
 }

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -45,7 +46,9 @@ OTHER_TYPE = TritonModel(
 
 
 class World:
-    """The gateway serves `double` from both, `through` from `a` and the proxy before `b`, and `wide` from both."""
+    """The gateway serves `double` from both, `through` from `a` and the proxy before `b`, and `wide` from both; of
+    `moved` it runs version 1 itself, and both run version 2.
+    """
 
     def __init__(self, folder: Path, workers: int = 1) -> None:
         self.folder = folder
@@ -95,6 +98,12 @@ class World:
             (models / name / "1").mkdir(parents=True)
             about = {"backend": "triton", "triton": {"endpoints": urls, "model": remote, "version": "1"}}
             (models / name / "model.yaml").write_text(yaml.safe_dump(about))
+        # One more, of two versions: the gateway runs the first itself, the servers the second.
+        (models / "moved" / "1").mkdir(parents=True)
+        (models / "moved" / "2").mkdir()
+        (models / "moved" / "1" / "model.onnx").write_bytes(doubling())
+        there = {"endpoints": both, "model": "double", "version": "1"}
+        (models / "moved" / "2" / "triton.yaml").write_text(yaml.safe_dump(there))
         limits = {"max_message_bytes": 1 << 28, "max_in_flight_bytes": 1 << 30}
         (self.folder / "gateway.yaml").write_text(yaml.safe_dump({"limits": limits}))
         command = [sys.executable, "-m", "gateway", "serve", "--models", str(models), "--log-format", "json"]
@@ -113,7 +122,27 @@ class World:
 
     def _wait_ready(self) -> str:
         found = self.eventually(lambda: self.events("gateway ready"), "the gateway is ready")
+        self._control_url = f"http://127.0.0.1:{found[0]['control_port']}"
         return f"127.0.0.1:{found[0]['grpc_port']}"
+
+    def route(self, model: str, versions: dict[str, int]) -> None:
+        """In force when it returns."""
+        body = json.dumps({"route": {"versions": versions}, "reason": "a scenario"}).encode()
+        headers = {"Content-Type": "application/json", "X-Actor": "bench"}
+        request = urllib.request.Request(f"{self._control_url}/v1/routes/{model}", body, headers, method="PUT")
+
+        def is_set() -> bool:
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    return bool(answer.status == 200)
+            except urllib.error.HTTPError as error:
+                if error.code not in (404, 409, 503):
+                    raise AssertionError(error.read().decode()) from error
+            except OSError:
+                pass  # the control plane is still starting
+            return False
+
+        self.eventually(is_set, f"the route of {model} is {versions}")
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """Log lines of the gateway."""
@@ -162,6 +191,18 @@ class World:
         """Until the gateway sends to it again; somebody has to send to the gateway."""
         before = inferences(server, model)
         self.eventually(lambda: inferences(server, model) > before, f"{server.url} is asked again")
+
+
+def doubling() -> bytes:
+    """`output` = 2 * `input`, as an ONNX model."""
+    from onnx import TensorProto, helper
+
+    shape = ["N", 16]
+    tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("input", "output")]
+    node = helper.make_node("Add", ["input", "input"], ["output"])
+    graph = helper.make_graph([node], "double", tensors[:1], tensors[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    return bytes(model.SerializeToString())
 
 
 def inferences(server: TritonServer, model: str) -> int:

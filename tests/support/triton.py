@@ -89,7 +89,7 @@ MODELS = {
         [("value", "INT32", [1])],
         [("total", "INT32", [1])],
         TOTAL,
-        max_batch_size=4,
+        max_batch_size=64,  # sequences at once
         instances=1,
         more=CONTROLS,
     ),
