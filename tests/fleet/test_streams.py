@@ -96,7 +96,7 @@ def indexes(answers: list[Any]) -> list[int]:
 
 
 def test_one_request_has_as_many_answers_as_the_model_likes(client: oip.Client) -> None:
-    stream = Stream(client)
+    stream = Stream(client, metadata=(("traceparent", "no traceparent"),))  # which no server could be sent
     stream.send(repeat(5, id="five"))
     stream.close()
     answers = list(stream.call)
