@@ -95,6 +95,10 @@ bench-peers: build ## other servers side by side with the gateway (ARGS=--quick:
 	@$(BIN)/python -m bench.peers --install
 	@$(BIN)/python -m bench.peers $(or $(ARGS),--kept)
 
+.PHONY: proto
+proto: .venv/installed ## compile proto/ into gateway/pb
+	@tools/proto
+
 .PHONY: clean
 clean: ## remove what was built; .venv and models stay
 	rm -rf build dist gateway/native/*.so *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -168,10 +169,10 @@ def _print(title: str, rows: dict[str, list[dict[str, Any]]]) -> None:
     for way in WAYS:
         rate = _median(rows[way], "requests_per_s")
         bad = sum(row["failed"] + row["lost"] + row["wrong"] for row in rows[way])
+        p50, p99, cpu = (_median(rows[way], name) for name in ("p50_us", "p99_us", "cpu_ms_per_request"))
         print(
-            f"{title:<12} {way:<9} {rate:9.0f}/s  {rate / base:5.2f} of direct  p50 {_median(rows[way], 'p50_us'):8.0f} us"
-            f"  p99 {_median(rows[way], 'p99_us'):8.0f} us  cpu {_median(rows[way], 'cpu_ms_per_request'):7.3f} s/1000"
-            f"  failed, lost or wrong {bad}",
+            f"{title:<12} {way:<9} {rate:9.0f}/s  {rate / base:5.2f} of direct  p50 {p50:8.0f} us  p99 {p99:8.0f} us"
+            f"  cpu {cpu:7.3f} s/1000  failed, lost or wrong {bad}",
             flush=True,
         )
 
@@ -184,12 +185,13 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := set(options.works) - WORKS.keys():
         parser.error(f"{', '.join(unknown)}: expected of {', '.join(WORKS)}")
+    busy = os.getloadavg()[0]
     stamp = results.stamp("quick" if options.quick else "full", "triton")
     found = run(options.works or list(WORKS), 1.0 if options.quick else 4.0, 1 if options.quick else 3)
     if not options.quick and not options.no_save:
         FOLDER.mkdir(parents=True, exist_ok=True)
         file = FOLDER / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.json"
-        file.write_text(json.dumps({**stamp, "found": found}, indent=1) + "\n")
+        file.write_text(json.dumps({**stamp, "load_before": round(busy, 2), "found": found}, indent=1) + "\n")
         print(f"kept: {file.relative_to(ROOT)}")
     bad = sum(row[k] for rows in found.values() for way in rows.values() for row in way for k in ("lost", "wrong"))
     return 1 if bad else 0

@@ -114,8 +114,11 @@ class Catalog:
 
     def hinder(self, entry: ServedVersion, reason: str) -> None:
         """A version that is held and cannot serve for now, because of `reason`; "": now it can."""
-        wish = State.UNAVAILABLE if reason else State.READY
-        if entry.state in (State.READY, State.UNAVAILABLE):
+        if entry.state is State.UNAVAILABLE and reason:
+            entry.reason = reason  # another one
+            self._changed()
+        elif entry.state in (State.READY, State.UNAVAILABLE):
+            wish = State.UNAVAILABLE if reason else State.READY
             self.move(entry, wish, reason, entry.signature, entry.platform)
 
     @property

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from demo.triton import wheel
+from gateway import pb
 from tests.support import oip
 from tests.support.conditions import eventually
 from tests.support.gatewayprocess import GatewayProcess
@@ -95,7 +96,7 @@ def indexes(answers: list[Any]) -> list[int]:
 
 
 def test_one_request_has_as_many_answers_as_the_model_likes(client: oip.Client) -> None:
-    stream = Stream(client)
+    stream = Stream(client, metadata=(("traceparent", "no traceparent"),))  # which no server could be sent
     stream.send(repeat(5, id="five"))
     stream.close()
     answers = list(stream.call)
@@ -219,6 +220,40 @@ def test_sequences_keep_their_state_however_many_there_are(client: oip.Client) -
         sorted(int(oip.arrays(answer.infer_response)["total"][0, 0]) for answer in answers)
         == [0] * 10 + [1] * 10 + [3] * 10
     )
+
+
+def test_a_stream_is_finished_before_the_gateway_stops(fleet: Fleet, tmp_path: Path) -> None:
+    gateway = GatewayProcess(fleet.gateway.models, tmp_path / "stops")
+    try:
+        with oip.connect(gateway.grpc_url) as channel:
+            stream = Stream(oip.Client(channel))
+            stream.send(repeat(40, pause_ms=20, id="forty"))
+            stream.take(1)
+            gateway.terminate()
+            found: list[Any] = []
+            with pytest.raises(grpc.RpcError) as caught:
+                found.extend(stream.call)
+            assert indexes(found) == list(range(1, 40))
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert "shutting down" in caught.value.details()
+        assert gateway.wait() == 0
+    finally:
+        gateway.stop()
+
+
+def test_requests_and_how_they_ended_are_counted(fleet: Fleet, client: oip.Client) -> None:
+    def counted() -> dict[str, int]:
+        statistics = client.unary("ModelStatistics")(pb.inference.ModelStatisticsRequest(name="our_repeat"), timeout=20)
+        (found,) = statistics.model_stats
+        return {"ok": found.inference_stats.success.count, "failed": found.inference_stats.fail.count}
+
+    before = counted()
+    stream = Stream(client)
+    stream.send(repeat(3), repeat(-1), repeat(0))
+    stream.close()
+    list(stream.call)
+    after = counted()
+    assert {kind: after[kind] - before[kind] for kind in after} == {"ok": 2, "failed": 1}
 
 
 def test_when_a_server_dies_its_sequences_and_streams_are_told_and_go_on_elsewhere(

@@ -57,6 +57,8 @@ def test_a_hindered_version_keeps_what_is_known_of_it_and_comes_back() -> None:
     with pytest.raises(Unavailable, match="UNAVAILABLE: no server"):
         catalog.resolve("m", "1")
     assert entry.signature == SIGNATURE
+    catalog.hinder(entry, "another server")
+    assert entry.reason == "another server"
     catalog.hinder(entry, "")
     assert catalog.resolve("m", "1") is entry
     assert not entry.reason

@@ -275,7 +275,9 @@ def test_a_version_in_this_process_answers_where_the_server_fails(gateway: InPro
 
 
 def test_servers_that_are_down_make_a_version_unready_until_they_are_back(server: TritonServer, tmp_path: Path) -> None:
-    own = TritonServer(server.repository, tmp_path / "own", explicit=True, load=("odd",))
+    repository = tmp_path / "repository"
+    store(repository, MODELS[0])
+    own = TritonServer(repository, tmp_path / "own")
     with own:
         own.kill()  # it has its ports now
         put(tmp_path / "models", "odd", f"triton: {{endpoints: ['{own.url}']}}")
@@ -293,6 +295,11 @@ def test_servers_that_are_down_make_a_version_unready_until_they_are_back(server
             error = refusal(lambda: ask(client, "odd", rows(1)))
             assert error.code() is grpc.StatusCode.UNAVAILABLE
             assert own.url in error.details()
+            store(repository, TritonModel("odd", X, [("y", "FP64", [2])], ODD, max_batch_size=8))
+            own.start()
+            change = "output 'y' has datatype FP64, and had FP32"
+            eventually(lambda: change in entry.reason or entry.is_ready, "it was asked what it is now")
+            assert not entry.is_ready
 
 
 def test_a_changed_signature_is_a_state_and_never_an_answer(server: TritonServer, tmp_path: Path) -> None:

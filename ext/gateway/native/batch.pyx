@@ -218,7 +218,8 @@ cdef class Batch:
         if self.has_marked:
             self._look(low, high, outputs)
         if self.monitor is not None:
-            self._watch(low, high, self._gather(low, high), outputs)
+            inputs = self._gather(low, high) if wants_inputs(self.monitor) else None
+            self._watch(low, high, inputs, outputs)
         return True
 
     def refuse(self, int low, int high, int code, str text not None, error=None):
@@ -360,6 +361,15 @@ cdef class Batch:
                     self.results[i] = (self.slices[i].first, [array[row:row + self.slices[i].n_rows] for array in outputs])
             row += self.slices[i].n_rows
         return 0
+
+
+cdef bint wants_inputs(Monitor monitor) noexcept:
+    """Whether it counts any of them: without a profile it looks at outputs alone."""
+    cdef int i
+    for i in range(monitor.signature.n_inputs):
+        if monitor.sources[i].is_wanted:
+            return True
+    return False
 
 
 cdef bytes packed_strings(object array, int64_t first, int64_t count):

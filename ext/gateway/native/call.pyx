@@ -499,7 +499,8 @@ cdef class StreamSlot(Caller):
         if n:
             del call.slots[:n]
             call.return_window()
-            if not call.slots and not call.messages and call.handler is None and call.state == CALL_SERVING:      # a refusal comes while others wait to be admitted
+            # A refusal comes while others wait to be admitted; a relay ends the call itself.
+            if not call.slots and not call.messages and call.handler is None and call.state == CALL_SERVING:
                 call.end(0, "")
         return 0
 

@@ -461,7 +461,8 @@ cdef class Connection:
         while call is not None:
             following = call.next
             is_stream = call.method == METHOD_STREAM_INFER or call.method != METHOD_INFER and call.handler is not None
-            if is_stream and call.state <= CALL_SERVING and not call.slots and not call.messages and call.incoming is None:
+            waits = call.slots or call.messages or call.incoming is not None or call.n_relayed
+            if is_stream and call.state <= CALL_SERVING and not waits:
                 if call.handler is not None:
                     call.raise_event(EVENT_CLOSED)
                 call.end(UNAVAILABLE, "the gateway is shutting down")

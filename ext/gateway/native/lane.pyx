@@ -585,8 +585,8 @@ cdef class Lane(Holder):
 
     @property
     def is_idle(self):
-        """Nothing queued, nothing running."""
-        return self.n_queued == 0 and self.n_running == 0
+        """Nothing queued, nothing running, nothing with a relay."""
+        return self.n_queued == 0 and self.n_running == 0 and self.n_open == 0
 
     def close(self):
         """Refuse what comes from now on; what is queued or running still finishes, but queued shadow work goes: nobody waits for it."""

@@ -26,6 +26,13 @@ from gateway.native.remote import Form
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
+def traced(traceparent: bytes | None) -> Headers:
+    """The caller's traceparent, where it is one: gRPC refuses to send what is no header."""
+    if traceparent is None or not _TRACEPARENT.fullmatch(traceparent):
+        return ()
+    return (("traceparent", traceparent.decode()),)
+
+
 class Tap(Protocol):
     """Who may want to see values: gateway.serving.captures.Tap."""
 
@@ -93,9 +100,7 @@ class Carrier:
         self._completed(batch)
 
     async def _carry(self, batch: Batch) -> None:
-        headers: Headers = ()
-        if batch.n_members == 1 and batch.trace is not None and _TRACEPARENT.fullmatch(batch.trace):
-            headers = (("traceparent", batch.trace.decode()),)
+        headers = traced(batch.trace) if batch.n_members == 1 else ()
         is_typical = False
         try:
             is_typical = await self._run(batch, 0, batch.n_members, headers)

@@ -22,6 +22,7 @@ import grpc.aio
 from gateway import pb
 from gateway.backends.triton import steps
 from gateway.backends.triton.blame import Blame, Failure
+from gateway.backends.triton.carrier import traced
 from gateway.backends.triton.endpoint import Endpoint, Outcome
 from gateway.backends.triton.remote import Headers
 from gateway.backends.triton.steps import Step
@@ -86,6 +87,8 @@ class Relay:
         request.model_name, request.model_version = streams.names
         request.id = f"{asked.id}~{self._n_asked}"  # theirs alone, so that each answer finds its request
         parameters[WANTS_FINAL].bool_param = True
+        for name, value in self._call.forwarded or ():  # headers that the deployment forwards, as Triton has it
+            parameters[name].string_param = value
         lane.relay_began()
         self._call.n_relayed += 1
         if streams not in self._watched:
@@ -191,10 +194,7 @@ class Relay:
             await self._drained.wait()
 
     def headers(self) -> Headers:
-        headers: Headers = tuple(self._call.forwarded or ())
-        if self._call.traceparent is not None:
-            headers += (("traceparent", self._call.traceparent.decode("ascii", "replace")),)
-        return headers
+        return traced(self._call.traceparent)
 
     def left_s(self) -> float | None:
         """Of the caller's deadline."""

@@ -80,7 +80,7 @@ class Remote:
         self.on_down: set[Callable[[Endpoint], None]] = set()
         """Who has streams there."""
         self._state = ""
-        self._is_closed = False
+        self._is_closed = self._may_tell = False
         clock = time.monotonic
         self.fleet = Fleet(addresses, now_s=clock(), listener=self._moved)
         self.courier: Courier[list[Array]] = Courier(self.fleet, clock, hedges=settings.hedge)
@@ -251,6 +251,12 @@ class Remote:
 
     async def _ask(self, endpoint: Endpoint) -> tuple[Sign, str]:
         """For the prober."""
+        sign, detail = await self._sign_of(endpoint)
+        if sign is not Sign.READY:  # the fleet hears of it as this returns; why it is down may be news
+            asyncio.get_running_loop().call_soon(self._look)
+        return sign, detail
+
+    async def _sign_of(self, endpoint: Endpoint) -> tuple[Sign, str]:
         member = self._member(endpoint)
         model, version = self.names
         try:
@@ -282,16 +288,14 @@ class Remote:
                 drop(endpoint)
         elif after is State.GONE:
             self._let_go(endpoint)
-        if before is not State.STARTING or self._state or after is State.READY:
-            self._look()
+        self._look()
 
     def _look(self) -> None:
         """Whether there is anybody to ask."""
         alive = any(each.state in _USABLE for each in self.fleet.endpoints)
         state = "" if alive else f"none of its Triton servers is ready: {self.fleet.why_none()}"
-        changed = bool(state) != bool(self._state)
-        self._state = state
-        if changed and not self._is_closed:
+        if state != self._state and self._may_tell and not self._is_closed:
+            self._state = state
             self._on_state(state)
 
     # --- who belongs to it
@@ -299,6 +303,7 @@ class Remote:
     async def _begin(self) -> None:
         await self._prober.once()
         self._prober.start()
+        self._may_tell = True  # who has not been asked yet is not down
         self._look()
 
     def _member(self, endpoint: Endpoint) -> Member:
