@@ -61,6 +61,26 @@ def test_a_batch_of_several_arms_is_counted_on_each_its_own_rows(inline_below_us
         assert sum(tile.n_requests for tile in found.values()) == 30
 
 
+def test_a_batch_that_ran_on_another_server_is_counted_like_one_of_this_process():
+    with Harness() as plane:
+        lane = watched(plane)
+        calls = [plane.send([value]) for value in (1.0, 12.0, 25.0)]
+        plane.turn()
+        batch = plane.batches.pop()
+        batch.begin()
+        unaligned = np.frombuffer(b"." + np.array([2, 24], np.float32).tobytes(), np.float32, 2, 1).reshape(2, 1)
+        assert batch.accept(0, 2, [unaligned])
+        batch.refuse(2, 3, INTERNAL, "no")
+        batch.end()
+        plane.settle(batch)
+        del batch
+        assert [call.code for call in calls] == [OK, OK, INTERNAL]
+        (found,) = tiles(lane).values()
+        assert found.columns["x"]["counts"].tolist() == [1, 1, 0]
+        assert found.columns["y"]["counts"].tolist() == [1, 1]
+        assert found.codes == {"OK": 2, "INTERNAL": 1}
+
+
 def test_a_request_that_failed_is_counted_as_failed_and_its_rows_are_not():
     with Harness() as plane:
         lane = watched(plane, run=Model(poison={13.0}))
