@@ -10,7 +10,6 @@ from gateway.backends.base import Backend
 from gateway.batching.policy import LanePolicy
 from gateway.config.model import ModelConfig
 from gateway.feedback.prediction import Prediction
-from gateway.native.batch import Batch
 from gateway.native.lane import Lane
 from gateway.serving.catalog import ServedVersion
 from gateway.serving.executors import Runs
