@@ -34,9 +34,10 @@ cdef void* pool_malloc(size_t n, void* unused) noexcept nogil:
 
 
 cdef void pool_free(void* at, void* unused) noexcept nogil:
-    cdef Block* block = <Block*>at - 1
+    cdef Block* block
     if at == NULL:
         return
+    block = <Block*>at - 1
     if block.size == 0 or kept_bytes[block.size] + block.size * STEP_BYTES > max_kept_bytes:
         free(block)
         return
