@@ -12,7 +12,6 @@ import typer
 from gateway.cli import show
 from gateway.cli.client import DEFAULT_SERVER, AsJson, Client, Server, answered, shown
 from gateway.cli.failure import REFUSED
-from gateway.config.units import parse_duration_us
 from gateway.errors import ConfigError
 
 BATCH = 2000
@@ -167,6 +166,8 @@ def _parsed(label: str) -> int | float | str:
 def _seconds(since: str | None) -> float | None:
     if since is None:
         return None
+    from gateway.config.units import parse_duration_us
+
     try:
         return parse_duration_us(since) / 1e6
     except ValueError as error:

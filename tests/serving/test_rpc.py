@@ -159,4 +159,5 @@ def test_every_method_of_the_proto_is_served_here_or_natively() -> None:
     }
     services = Services(Catalog(), "1")
     native = {f"/inference.GRPCInferenceService/{name}" for name in ("ModelInfer", "ModelStreamInfer")}
-    assert {*services.unary, *services.streaming, *native} == declared
+    feedback = {f"/gateway.v1.Feedback/{name}" for name in ("Report", "ReportStream")}  # the worker's `more`
+    assert {*services.unary, *services.streaming, *native, *feedback} == declared
