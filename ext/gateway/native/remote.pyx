@@ -10,7 +10,7 @@ from gateway.native.batch cimport Batch
 from gateway.native.codec cimport (
     MAX_TENSORS, PARSE_MALFORMED, PARSE_OK, PARSE_RANK, PARSE_TOO_MANY, Wire, WireInput, decode_contents, free_wire, grow, parse_input)
 from gateway.native.cursor cimport (
-    WIRE_BYTES, Cursor, Span, cursor_over, is_utf8, read_bytes, read_tag, skip_field, span_equals, varint_len, write_varint)
+    WIRE_BYTES, Cursor, Span, cursor_over, read_bytes, read_tag, skip_field, span_equals, varint_len, write_varint)
 from gateway.native.datatype cimport DT_BYTES, GW_DATATYPES, datatype_is, datatype_size
 from gateway.native.refusal cimport RESOURCE_EXHAUSTED
 from gateway.native.request cimport Request, TensorRef
