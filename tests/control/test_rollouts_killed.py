@@ -91,7 +91,7 @@ def check_history(control: ControlClient, name: str, weights: list[float]) -> No
 
 def test_a_worker_that_dies_in_a_step_does_not_stop_it_and_its_answers_still_count(gateway: GatewayProcess) -> None:
     control = gateway.control()
-    with Traffic(gateway.grpc_url, "m", 2):
+    with Traffic(gateway.grpc_url, "m", 1):
         name = begin(control, strategy="canary", steps=[{"weight": 50, "min_time": "2s"}])
         eventually(lambda: now(control, name).get("status", {}).get("settled", {}).get("candidate", 0) > 50, "some", 30)
         before = now(control, name)["status"]["settled"]["candidate"]
@@ -108,7 +108,7 @@ def test_nothing_moves_while_the_store_is_locked_and_it_goes_on_afterwards(
     gateway: GatewayProcess, state: Path
 ) -> None:
     control = gateway.control()
-    with Traffic(gateway.grpc_url, "m", 2) as traffic:
+    with Traffic(gateway.grpc_url, "m", 1) as traffic:
         name = begin(control, strategy="canary", steps=[{"weight": 20, "min_time": "1s"}])
         before = eventually(lambda: (f := now(control, name)).get("stage") == "step" and f, "its first step", 30)
         with contextlib.closing(sqlite3.connect(state / "gateway.db", timeout=10)) as file:
@@ -127,7 +127,7 @@ def test_nothing_moves_while_the_store_is_locked_and_it_goes_on_afterwards(
 @pytest.mark.timeout(240)
 def test_it_is_promoted_though_its_leader_is_killed_at_every_transition(gateway: GatewayProcess) -> None:
     control = gateway.control()
-    with Traffic(gateway.grpc_url, "m", 2) as traffic:
+    with Traffic(gateway.grpc_url, "m", 1) as traffic:
         eventually(lambda: control.try_get("/v1/status"), "status")
         name = begin(control, steps=[{"weight": 50, "min_time": "500ms"}])
         seen: set[tuple[str, int]] = set()

@@ -52,7 +52,7 @@ def gateway(
     process = serve_for_module(models, "--state", str(state), "--workers", "2", config=config)
     control = process.wait_routed("m")
     assert control.put_route("m", {"versions": {"1": 100}})[0] == 200
-    with Traffic(process.grpc_url, "m") as traffic:
+    with Traffic(process.grpc_url, "m", 1) as traffic:
         yield process
     assert traffic.failed == {}
 
