@@ -48,7 +48,7 @@ def _head(found: Mapping[str, Any]) -> list[RenderableType]:
     stage = found["stage"]
     step = f" {found['step']} of {found['n_steps']}" if stage == "step" else ""
     head.append(stage.replace("_", " ") + step, style=_STAGES.get(stage, "bold cyan"))
-    if health := status.get("health"):
+    if (health := status.get("health")) and health != "unknown":
         head.append("  the candidate looks ")
         head.append(health.replace("_", " "), style=_HEALTH.get(health, "dim"))
     if found["mode"] == "observe":

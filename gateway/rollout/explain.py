@@ -65,18 +65,19 @@ def headline(decision: Mapping[str, Any]) -> str:
     """In one line: what happened, or what is waited for."""
     cursor = decision["cursor"]
     share = f"{cursor['units'] * 100 / SHARE_UNIT:g} %"
-    first = decision["reasons"][0] if decision["reasons"] else "nothing to say"
+    first = decision["reasons"][0] if decision["reasons"] else ""
     if decision["event"]:
         return f"{_WORDS[decision['event']]}: {first}"
     held = ", ".join(str(hold) for hold, _ in cursor["holds"])
-    where = f"{cursor['stage']} at {share}"
-    return f"{where}, held ({held}): {first}" if held else f"{where}: {first}"
+    where = f"{cursor['stage']} at {share}" + (f", held ({held})" if held else "")
+    return f"{where}: {first}" if first else where
 
 
 def _lines(decision: Mapping[str, Any]) -> Iterator[str]:
     yield headline(decision)
     yield from (f"  also: {reason}" for reason in decision["reasons"][1:])
-    yield f"  the candidate looks {decision['health'].replace('_', ' ')}"
+    if decision["health"] != "unknown":
+        yield f"  the candidate looks {decision['health'].replace('_', ' ')}"
     for row in rows(decision):
         yield f"  {row['name']} ({row['action']}): {row['outcome']}; {row['sentence'] or 'not judged'}"
         if row["log_e"] is not None:

@@ -67,7 +67,10 @@ def _lines(plan: Plan, baseline: Baseline) -> Iterator[str]:
     yield f"{plan.model}: version {plan.candidate} in place of {since}, by {' then '.join(plan.strategy)}"
     if plan.mode == "observe":
         yield "observes only: decides and records, touches nothing"
-    yield f"at {sentence.number(baseline.requests_per_s)} requests/s:"
+    if not baseline.requests_per_s:
+        yield "nobody asks the model now, and without requests nothing is shown: with traffic there are durations here"
+    else:
+        yield f"at {sentence.number(baseline.requests_per_s)} requests/s:"
     found = stretches(plan, baseline)
     for stretch in found:
         share = f"{stretch.units * 100 / SHARE_UNIT:g} %" if stretch.units else "copies only"
@@ -87,7 +90,7 @@ def _lines(plan: Plan, baseline: Baseline) -> Iterator[str]:
     yield f"promoted although worse by a margin with a risk of {sentence.percent(plan.risk.promote)}"
     if plan.bakes_alone:
         yield "bakes without stable beside it: judged against what stable was before, which an incident can mislead"
-    if plan.does("canary") and math.isinf(total):
+    if plan.does("canary") and math.isinf(total) and baseline.requests_per_s:
         yield "it would not come to an end: widen a margin, or take a step with more traffic"
     yield f"after the promotion the version before is kept for {span_of_time(plan.retain_us / US)}"
 

@@ -87,9 +87,8 @@ def judge(plan: Plan, evidence: Evidence, baseline: Baseline, *, width: float = 
             worse, good = asked.unknown(f"cannot be judged: {fault}"), None
         if is_broken and guardrail.compares_arms:
             worse, good = (verdict and ratio.freeze(verdict, split) for verdict in (worse, good))
-        verdicts.append(
-            GuardrailVerdict(name, guardrail.kind, guardrail.action, guardrail.required, worse, good, fault)
-        )
+        is_needed = guardrail.required and (guardrail.compares_arms or plan.does("shadow"))
+        verdicts.append(GuardrailVerdict(name, guardrail.kind, guardrail.action, is_needed, worse, good, fault))
     return Judgement(tuple(verdicts), split)
 
 
