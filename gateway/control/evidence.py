@@ -1,6 +1,6 @@
 """What a rollout's decision reads, out of what all workers have reported: integers added up over them, dead ones too.
 
-A worker counts by the generation of the route in force (see gateway.serving.evidence); a generation is an epoch of the
+A worker counts by the generation of the route in force; a generation is an epoch of the
 rollout. Nothing is configured there: thresholds are edges of the histograms that every worker has, and outputs are
 binned here, by edges that were frozen before the start. What is missing is a `fault`, never a silent zero.
 """
