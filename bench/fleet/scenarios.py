@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bench.fleet.load import Counts, Load
-from bench.fleet.world import OTHER_TYPE, ROWS, World, manage
+from bench.fleet.models import OTHER_TYPE, ROWS
+from bench.fleet.world import World, manage
 from demo.triton.repository import store
 
 Scenario = Callable[[World, int], Counts]

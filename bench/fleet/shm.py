@@ -19,7 +19,7 @@ import numpy as np
 import tritonclient.grpc as triton
 from tritonclient.utils import shared_memory
 
-from bench.fleet.world import DOUBLE, WIDE
+from bench.fleet.models import DOUBLE, WIDE
 from bench.results import stamp
 from demo.triton.repository import TritonModel, store
 from demo.triton.server import TritonServer

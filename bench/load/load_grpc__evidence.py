@@ -6,11 +6,10 @@ to either, take turns, round by round; only in one of them the arms are called s
 
 from __future__ import annotations
 
-import statistics
 import sys
 from collections.abc import Iterator
 
-from bench import h2load, payloads, procfs
+from bench import payloads, turns
 from bench.context import Context
 from bench.errors import NotMeasured
 from bench.figure import Figure
@@ -41,30 +40,5 @@ def run(context: Context) -> Iterator[Figure]:
         routed(context.scratch, models, f"{NAME}-off", sys.executable, off) as (without, _),
     ):
         answer_bytes = with_.check_answers(SMALL_MLP)
-        for connections, streams, requests in SHAPES:
-            requests = context.scaled(requests)
-            shape = f"{connections}x{streams}"
-            ports = with_.port, without.port
-            rates: dict[int, list[float]] = {port: [] for port in ports}
-            cpu_us: dict[int, list[float]] = {port: [] for port in ports}
-            for port in ports:
-                h2load.run(port, file, connections, streams, max(connections, requests // 5)).check(shape, answer_bytes)
-            for round_ in range(2 * context.rounds + 1):
-                for port in sorted(ports, reverse=round_ % 2 == 1):
-                    pids = procfs.listeners(port)
-                    before_s = procfs.cpu_s(pids)
-                    result = h2load.run(port, file, connections, streams, requests)
-                    result.check(shape, answer_bytes)
-                    rates[port].append(result.requests_per_s)
-                    cpu_us[port].append((procfs.cpu_s(pids) - before_s) / requests * 1e6)
-                mine, theirs = rates[with_.port][-1], rates[without.port][-1]
-                context.say(f"{shape} round {round_ + 1}: {mine:,.0f}/s with, {theirs:,.0f}/s without")
-            yield Figure(
-                NAME, f"{shape} requests, beside no comparison", "/s", rates[with_.port],
-                limit_rounds=rates[without.port], has_share=True, target=TARGET,
-            )  # fmt: skip
-            more_us = [a - b for a, b in zip(cpu_us[with_.port], cpu_us[without.port], strict=True)]
-            yield Figure(
-                NAME, f"{shape} server CPU, beside no comparison", "us/request", cpu_us[with_.port], "lower",
-                limit_rounds=cpu_us[without.port], note=f"median difference {statistics.median(more_us):.2f} us",
-            )  # fmt: skip
+        ports = (with_.port, answer_bytes), (without.port, answer_bytes)
+        yield from turns.compare(context, NAME, "comparison", file, SHAPES, *ports, target=TARGET)

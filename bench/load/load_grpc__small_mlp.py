@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bench import h2load, payloads, procfs
+from bench import payloads, turns
 from bench.context import Context
 from bench.errors import NotMeasured
 from bench.figure import Figure
@@ -29,38 +29,20 @@ def run(context: Context) -> Iterator[Figure]:
         answer_bytes = server.check_answers(SMALL_MLP)
         with context.limit(answer_bytes) as limit:
             for connections, streams, requests, target in SHAPES:
-                requests = context.scaled(requests)
+                mine, theirs = turns.take(
+                    context, file, connections, streams, context.scaled(requests), context.rounds,
+                    ("gateway", server.port, answer_bytes), ("limit", limit.port, answer_bytes),
+                )  # fmt: skip
                 shape = f"{connections}x{streams}"
-                rates: dict[int, list[float]] = {server.port: [], limit.port: []}
-                cpu_us: dict[int, list[float]] = {server.port: [], limit.port: []}
-                for port in rates:
-                    h2load.run(port, file, connections, streams, max(connections, requests // 5)).check(
-                        shape, answer_bytes
-                    )
-                for round_ in range(context.rounds):
-                    for port in sorted(rates, reverse=round_ % 2 == 1):  # who goes first changes every round
-                        pids = procfs.listeners(port)
-                        before_s = procfs.cpu_s(pids)
-                        result = h2load.run(port, file, connections, streams, requests)
-                        result.check(f"{'gateway' if port == server.port else 'limit'} {shape}", answer_bytes)
-                        rates[port].append(result.requests_per_s)
-                        cpu_us[port].append((procfs.cpu_s(pids) - before_s) / requests * 1e6)
-                    mine, theirs = rates[server.port][-1], rates[limit.port][-1]
-                    context.say(f"{shape} round {round_ + 1}/{context.rounds}: {mine:,.0f}/s, limit {theirs:,.0f}/s")
                 yield Figure(
-                    NAME, f"{shape} requests", "/s", rates[server.port],
-                    limit_rounds=rates[limit.port], has_share=True, target=target,
+                    NAME, f"{shape} requests", "/s", mine.per_s,
+                    limit_rounds=theirs.per_s, has_share=True, target=target,
                 )  # fmt: skip
                 try:
                     server.pids()
                 except NotMeasured:
                     continue
                 yield Figure(
-                    NAME,
-                    f"{shape} server CPU",
-                    "us/request",
-                    cpu_us[server.port],
-                    "lower",
-                    limit_rounds=cpu_us[limit.port],
+                    NAME, f"{shape} server CPU", "us/request", mine.cpu_us, "lower", limit_rounds=theirs.cpu_us
                 )
         server.check_answers(SMALL_MLP, seed=2)

@@ -49,7 +49,8 @@ def test_traffic_is_not_shifted_to_a_stable_version_that_cannot_serve_and_it_is_
     carried.check(again=True)
 
 
-def test_a_rollback_that_gets_stuck_calls_an_operator_who_may_try_again(store: Store) -> None:
+def stuck(store: Store) -> Carried:
+    """Taken back while it bakes, and stable cannot serve: an operator is called."""
     carried = Carried(store, CANARY)
     carried.start()
     carried.until(lambda: carried.record().stage == "baking")
@@ -59,6 +60,11 @@ def test_a_rollback_that_gets_stuck_calls_an_operator_who_may_try_again(store: S
     carried.turn()
     carried.turn(61.0)
     assert carried.record().stage == "needs_operator"
+    return carried
+
+
+def test_a_rollback_that_gets_stuck_calls_an_operator_who_may_try_again(store: Store) -> None:
+    carried = stuck(store)
     assert carried.record().cursor["units"] == 9500  # whoever serves keeps serving
     assert [each.body for each in store.deliveries() if b"needs_operator" in each.body]
     carried.stable_ready = True
@@ -70,14 +76,7 @@ def test_a_rollback_that_gets_stuck_calls_an_operator_who_may_try_again(store: S
 
 
 def test_an_operator_may_keep_a_candidate_whose_stable_is_gone_for_good(store: Store) -> None:
-    carried = Carried(store, CANARY)
-    carried.start()
-    carried.until(lambda: carried.record().stage == "baking")
-    carried.stable_ready = False
-    carried.report()
-    order(carried, "abort")
-    carried.turn()
-    carried.turn(61.0)
+    carried = stuck(store)
     with pytest.raises(Exception, match="expected why fraud keeps version 2"):
         rolloutorders.promote(carried.record(), "", to_end=False)
     order(carried, "promote")

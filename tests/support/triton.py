@@ -7,20 +7,11 @@ from typing import Any
 
 import yaml
 
+from bench.fleet.models import ROWS
 from demo.triton.repository import TritonModel, store
 from demo.triton.server import TritonServer
 
 __all__ = ["MODELS", "TritonServer", "models", "serve_remotely"]
-
-DOUBLE = """\
-class TritonPythonModel:
-    def execute(self, requests):
-        answers = []
-        for request in requests:
-            rows = pb.get_input_tensor_by_name(request, "input").as_numpy()
-            answers.append(pb.InferenceResponse([pb.Tensor("output", rows * 2)]))
-        return answers
-"""
 
 REPEAT = """\
 class TritonPythonModel:
@@ -74,13 +65,10 @@ sequence_batching {
 }
 """
 
-ROWS = [("input", "FP32", [16])], [("output", "FP32", [16])]
-WIDE = [("input", "FP32", [-1])], [("output", "FP32", [-1])]
 REPEATED = [("count", "INT32", [1]), ("pause_ms", "INT32", [1]), ("size", "INT32", [1])], [("index", "INT32", [-1])]
 
 MODELS = {
-    "double": TritonModel("double", *ROWS, DOUBLE, more="dynamic_batching { }"),
-    "wide": TritonModel("wide", *WIDE, DOUBLE, max_batch_size=4),
+    "double": ROWS,  # the answer is twice the input
     "repeat": TritonModel(
         "repeat", *REPEATED, REPEAT, max_batch_size=0, instances=2, more="model_transaction_policy { decoupled: true }"
     ),
