@@ -43,8 +43,8 @@ def client(own: GatewayProcess) -> Iterator[Client]:
 
 
 def growth_bytes(own: GatewayProcess, work: Callable[[], None], rounds: int = 3) -> int:
-    """What the worker has grown by over `rounds` of work, after one that does not count. Of one round more, the one that
-    grew most is left out: what is needed once (another thread's first arena) is no leak, a leak is in each.
+    """What the worker has grown by over `rounds` of work, after some that do not count. Of one round more, the one
+    that grew most is left out: what is needed once (another thread's first arena) is no leak, a leak is in each.
     """
     work()
     work()
