@@ -42,13 +42,23 @@ def stamp(mode: str, subject: str) -> dict[str, Any]:
     }
 
 
-def save(stamped: dict[str, Any], figures: list[Figure], problems: dict[str, str], folder: Path = FOLDER) -> Path:
-    """Writes <utc-date>-<commit>[-quick].json and returns its path."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write(path: Path, result: dict[str, Any]) -> None:
+    """As JSON, in a folder that need not be there yet."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def dated(stamped: dict[str, Any], folder: Path = FOLDER) -> Path:
+    """<utc-date>-<commit>[-quick].json"""
     date = re.sub(r"[-:]", "", stamped["date"])
     suffix = "" if stamped["mode"] == "full" else f"-{stamped['mode']}"
-    path = folder / f"{date}-{stamped['commit']}{suffix}.json"
-    path.write_text(json.dumps(document(stamped, figures, problems), indent=1) + "\n")
+    return folder / f"{date}-{stamped['commit']}{suffix}.json"
+
+
+def save(stamped: dict[str, Any], figures: list[Figure], problems: dict[str, str], folder: Path = FOLDER) -> Path:
+    """Returns its path."""
+    path = dated(stamped, folder)
+    write(path, document(stamped, figures, problems))
     return path
 
 

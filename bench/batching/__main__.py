@@ -6,7 +6,6 @@ Prints a table and keeps it in bench/batching/results: about five minutes, a qua
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -48,8 +47,8 @@ def main() -> int:
     stamped["seconds"] = round(time.monotonic() - started_s)
     print(table(rows))
     if not options.quick and not options.no_save:
-        path = results.save(stamped, [], {}, FOLDER)
-        path.write_text(json.dumps({"stamp": stamped, "rows": rows}, indent=1) + "\n")
+        path = results.dated(stamped, FOLDER)
+        results.write(path, {"stamp": stamped, "rows": rows})
         print(f"kept as {os.path.relpath(path)}")
     return 0
 

@@ -39,8 +39,7 @@ def main() -> int:
             stamped["seconds"] = round(time.monotonic() - began_s)
             kept["parts"][part] = {"stamp": stamped, "rows": [row.as_dict() for row in rows]}
             if not options.no_save:
-                folder.mkdir(parents=True, exist_ok=True)
-                path.write_text(json.dumps(kept, indent=1) + "\n")
+                results.write(path, kept)
     studies = {name: [row for part, each in kept["parts"].items() if part.split("/")[0] == name for row in each["rows"]]
                for name in STUDIES}  # fmt: skip
     if options.json:

@@ -6,16 +6,15 @@ python -m bench.fleet [--n 2000] [--connects 10000] [--only killed,stopped] [--o
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from bench import results
 from bench.fleet.scenarios import SCENARIOS
 from bench.fleet.world import World
-from bench.results import stamp
 
 RESULT = Path(__file__).parent / "results" / "fleet.json"
 
@@ -42,8 +41,7 @@ def main() -> int:
             print(f"{name:<12}{row}{seconds:>9.1f}", flush=True)
             for text, n in counts.refused.items():
                 print(f"    refused {n}: {text}")
-    arguments.out.parent.mkdir(exist_ok=True)
-    arguments.out.write_text(json.dumps({"stamp": stamp("fleet", "gateway"), "scenarios": found}, indent=1) + "\n")
+    results.write(arguments.out, {"stamp": results.stamp("fleet", "gateway"), "scenarios": found})
     return 1 if any(each["wrong"] for each in found.values()) else 0
 
 

@@ -7,7 +7,6 @@ each request, and answers out of it, as a gateway would have to.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -19,8 +18,8 @@ import numpy as np
 import tritonclient.grpc as triton
 from tritonclient.utils import shared_memory
 
+from bench import results
 from bench.fleet.models import DOUBLE, WIDE
-from bench.results import stamp
 from demo.triton.repository import TritonModel, store
 from demo.triton.server import TritonServer
 
@@ -58,8 +57,7 @@ def main() -> int:
                     rows.append({"model": model, "bytes": size, **{f"{way}_us": medians[way] for way in ways}})
                     told = "   ".join(f"{way} {median:>9.0f} us" for way, median in medians.items())
                     print(f"{model:<6}{size:>10} B   {told}   {medians['raw'] / medians['shared']:.2f}", flush=True)
-    arguments.out.parent.mkdir(exist_ok=True)
-    arguments.out.write_text(json.dumps({"stamp": stamp("shm", "triton"), "rows": rows}, indent=1) + "\n")
+    results.write(arguments.out, {"stamp": results.stamp("shm", "triton"), "rows": rows})
     return 0
 
 

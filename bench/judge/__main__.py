@@ -58,10 +58,9 @@ def main() -> int:
         report.show(document)
     if not options.no_save:
         folder = options.folder or FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"judge{'-quick' if options.quick else ''}.json"
         if set(names) == set(STUDIES):
-            path.write_text(json.dumps(document, indent=1) + "\n")
+            results.write(path, document)
             console.print(f"kept as {os.path.relpath(path)}")
         if "comparison" in studies and not options.quick:
             console.print("kept as", *map(os.path.relpath, picture.draw(studies["comparison"], folder)))

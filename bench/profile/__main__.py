@@ -72,7 +72,7 @@ def main() -> int:
             title = f"One request of {load.name}: {cost}, commit {stamped['commit']}"
             scale = found.ns_per_request / max(1, found.folded.total())
             flame.write(folder / f"{load.name}.svg", found.folded, ORDER, title, "ns", scale)
-    (folder / "profile.json").write_text(json.dumps(document, indent=1) + "\n")
+    results.write(folder / "profile.json", document)
     text = table(tables)
     (folder / "profile.md").write_text(text)
     print(json.dumps(document, indent=1) if options.json else text)

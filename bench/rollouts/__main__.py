@@ -53,10 +53,9 @@ def main() -> int:
     shown = {name: {key: value for key, value in found.items() if key != "each"} for name, found in studies.items()}
     print(json.dumps(document if options.json else shown, indent=1))
     if not options.no_save:
-        FOLDER.mkdir(parents=True, exist_ok=True)
         for name, found in studies.items():
             path = FOLDER / f"{name}{'-quick' if options.quick else ''}.json"
-            path.write_text(json.dumps({"stamp": document["stamp"], name: found}, indent=1) + "\n")
+            results.write(path, {"stamp": document["stamp"], name: found})
     return 0
 
 

@@ -14,7 +14,6 @@ generator's.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -189,9 +188,8 @@ def main() -> int:
     stamp = results.stamp("quick" if options.quick else "full", "triton")
     found = run(options.works or list(WORKS), 1.0 if options.quick else 4.0, 1 if options.quick else 3)
     if not options.quick and not options.no_save:
-        FOLDER.mkdir(parents=True, exist_ok=True)
         file = FOLDER / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.json"
-        file.write_text(json.dumps({**stamp, "load_before": round(busy, 2), "found": found}, indent=1) + "\n")
+        results.write(file, {**stamp, "load_before": round(busy, 2), "found": found})
         print(f"kept: {file.relative_to(ROOT)}")
     bad = sum(row[k] for rows in found.values() for way in rows.values() for row in way for k in ("lost", "wrong"))
     return 1 if bad else 0
