@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import httpx
 import numpy as np
 import pytest
 
@@ -22,6 +21,7 @@ from gateway.native import receipt
 from gateway.store import Store, url_of_folder
 from tests.support import onnxmodels
 from tests.support.conditions import eventually
+from tests.support.controlclient import ControlClient
 from tests.support.gatewayprocess import GatewayProcess
 from tests.support.oip import Client, connect, request
 from tests.support.rest import RestClient
@@ -50,7 +50,7 @@ class Served:
         return str(answer.parameters["gateway_request"].string_param)
 
     def scores(self, version: str = "1") -> dict[str, Any]:
-        found = httpx.get(f"{self.process.control_url}/v1/feedback/m").raise_for_status().json()
+        found = ControlClient(self.process.control_url).get("/v1/feedback/m")
         return next((v for v in found["versions"] if v["version"] == version), {"accepted": 0, "duplicate": 0})
 
 
@@ -176,8 +176,7 @@ def test_http_takes_one_report_or_many_and_says_what_was_wrong(served: Served, p
     token = served.token()
 
     def post(body: Any) -> tuple[int, Any]:
-        answer = httpx.post(f"{url}/v1/feedback", json=body)
-        return answer.status_code, answer.json()
+        return ControlClient(url).ask("POST", "/v1/feedback", body)
 
     assert post({"request": token, "label": 2, "groups": ["women"]}) == (
         200,
@@ -244,7 +243,7 @@ def test_what_a_shadow_predicted_is_told_for_the_answers_it_belongs_to(served: S
 
 
 def test_metrics_count_reports_of_all_processes(served: Served) -> None:
-    text = httpx.get(f"{served.process.control_url}/metrics").text
+    text = ControlClient(served.process.control_url).get("/metrics")
     assert 'gateway_feedback_reports_total{model="m",status="accepted",version="1"}' in text
     assert 'gateway_feedback_reports_total{model="",status="forged",version=""}' in text
 
