@@ -53,6 +53,7 @@ def store_up(gateway: GatewayProcess) -> set[str]:
     return {line.split()[1] for line in text.splitlines() if line.startswith("gateway_store_up{")}
 
 
+@pytest.mark.timeout(180)  # it starts three times, beside a load that takes whole cores
 def test_killing_the_control_process_harms_no_request_and_it_comes_back(
     models: Path, serve: Serve, tmp_path: Path
 ) -> None:
