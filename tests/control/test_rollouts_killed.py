@@ -20,6 +20,8 @@ from tests.support.controlclient import ControlClient
 from tests.support.gatewayprocess import GatewayProcess
 from tests.support.traffic import Traffic
 
+pytestmark = pytest.mark.timeout(240)  # a control process that starts anew beside a load takes its time
+
 PLAN = {
     "model": "m",
     "candidate": 2,
@@ -124,7 +126,6 @@ def test_nothing_moves_while_the_store_is_locked_and_it_goes_on_afterwards(
     assert traffic.failed == {}
 
 
-@pytest.mark.timeout(240)
 def test_it_is_promoted_though_its_leader_is_killed_at_every_transition(gateway: GatewayProcess) -> None:
     control = gateway.control()
     with Traffic(gateway.grpc_url, "m", 1) as traffic:

@@ -32,6 +32,7 @@ def rest(controlled: GatewayProcess) -> Iterator[RestClient]:
 
 @pytest.mark.slow
 @pytest.mark.conformance
+@pytest.mark.timeout(240)  # some thousand requests
 def test_schemathesis_finds_no_answer_that_is_not_described(controlled: GatewayProcess, tmp_path: Path) -> None:
     """Which values fit together no schema says, so a refusal of what fits the schema is no fault."""
     command = [
