@@ -180,6 +180,6 @@ class RolloutStarts:
             return evidence.baseline(
                 self._plane.store, self._plane.live(), plan.model, checked.stable.version, plan, time.time()
             )
-        except (GatewayError, NotImplementedError) as error:
+        except GatewayError as error:
             logs.get().info("no baseline to forecast with", model=plan.model, error=str(error))
             return Baseline()
