@@ -32,8 +32,9 @@ def own(serve_for_module: Serve, tmp_path_factory: pytest.TempPathFactory) -> Ga
     store(root, "patient", 1, patient(), f"batching: {{{one}}}")
     store(root, "ranked", 1, patient(), f"batching: {{{one}, priority_levels: 3, default_priority: 2}}")
     store(root, "timed", 1, patient(), f"batching: {{{one}, default_timeout: 100ms, max_timeout: 250ms}}")
-    store(root, "few_rows", 1, patient(), "batching: {max_batch_size: 4, instances: 1, queue_rows: 8}")
-    store(root, "few_bytes", 1, patient(), "batching: {max_batch_size: 4, instances: 1, queue_bytes: 4KiB}")
+    store(root, "few_rows", 1, patient(), "batching: {max_batch_size: 4, instances: 1, linger: false, queue_rows: 8}")
+    few_bytes = "batching: {max_batch_size: 4, instances: 1, linger: false, queue_bytes: 4KiB}"
+    store(root, "few_bytes", 1, patient(), few_bytes)
     store(root, "eager", 1, linear())
     store(root, "delayed", 1, linear(), "batching: {max_batch_size: 64, max_delay: 300us}")
     store(root, "patient_delayed", 1, linear(), "batching: {max_batch_size: 3, max_delay: 20s}")

@@ -23,7 +23,7 @@ from tests.support.oip import Client, arrays, connect, request
 from tests.support.onnxmodels import store
 from tests.support.servedmodels import TABLE_SIZE, patient, row, runs
 
-TURNS = 150_000  # some 0.3 s
+TURNS = 300_000  # some 0.5 s
 SLACK_S = 1.5  # of a machine that is busy with other things; a lost batch-mate would wait for its deadline of 20 s
 
 
@@ -41,7 +41,7 @@ class Own:
 @pytest.fixture(scope="module")
 def own(serve_for_module: Serve, tmp_path_factory: pytest.TempPathFactory) -> Own:
     root = tmp_path_factory.mktemp("isolation")
-    store(root, "patient", 1, patient(), "batching: {max_batch_size: 16, instances: 1}")
+    store(root, "patient", 1, patient(), "batching: {max_batch_size: 16, instances: 1, linger: false}")
     server = serve_for_module(root)
     client = Client(connect(server.grpc_url))
     client.infer("patient", row(0))

@@ -36,7 +36,7 @@ LINEAR = request("linear", {"x": X}).SerializeToString()
 def models(tmp_path: Path) -> Path:
     root = tmp_path / "models"
     store(root, "linear", 1, linear())
-    store(root, "patient", 1, patient(), "batching: {max_batch_size: 4, instances: 1}")
+    store(root, "patient", 1, patient(), "batching: {max_batch_size: 4, instances: 1, linger: false}")
     return root
 
 
@@ -207,7 +207,7 @@ def test_workers_drain_when_their_supervisor_is_killed(serve: Serve, models: Pat
     server = serve(models)
     (worker,) = server.workers()
     with connect(server.grpc_url) as channel:
-        held = Client(channel).hold("patient", row(5, 150_000))
+        held = Client(channel).hold("patient", row(5, 300_000))
         server.process.kill()
         server.process.wait()
         assert arrays(held.result())["y"].tolist() == [5]
@@ -290,7 +290,7 @@ def test_sigterm_lets_grpcio_finish_what_is_in_flight_and_then_go_elsewhere(serv
     server = serve(models)
     with connect(server.grpc_url) as channel:
         client = Client(channel)
-        held = client.hold("patient", row(0, 150_000))
+        held = client.hold("patient", row(0, 300_000))
         queued = [client.start(request("patient", row(i, 5_000))) for i in range(1, 21)]
         client.settle()
         server.terminate()
@@ -308,7 +308,7 @@ def test_a_drain_tells_watchers_first_and_refuses_readiness(serve: Serve, models
         health = health_pb2_grpc.HealthStub(channel)  # type: ignore[no-untyped-call]
         watch = health.Watch(health_pb2.HealthCheckRequest(), timeout=30)
         assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
-        held = client.hold("patient", row(0, 150_000))
+        held = client.hold("patient", row(0, 300_000))
         server.terminate()
         assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
         with pytest.raises(grpc.RpcError) as caught:

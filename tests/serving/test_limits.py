@@ -42,7 +42,7 @@ LIMITS = {
 def narrow(serve_for_module: Serve, tmp_path_factory: pytest.TempPathFactory) -> GatewayProcess:
     root = tmp_path_factory.mktemp("limits")
     store(root, "wide", 1, identity("FP32", ("N", "length")))
-    store(root, "patient", 1, patient(), "batching: {instances: 1}")
+    store(root, "patient", 1, patient(), "batching: {instances: 1, linger: false}")
     return serve_for_module(root, config={"limits": LIMITS})
 
 

@@ -32,7 +32,7 @@ def own(serve_for_module: Serve, tmp_path_factory: pytest.TempPathFactory) -> Ga
     store(root, "linear", 1, linear())
     store(root, "wide", 1, identity("FP32", ("N", "length")), "onnx: {arena: false}")
     store(root, "words", 1, identity("BYTES", ("N", 2)))
-    store(root, "patient", 1, patient(), "batching: {max_batch_size: 8, instances: 1}")
+    store(root, "patient", 1, patient(), "batching: {max_batch_size: 8, instances: 1, linger: false}")
     return serve_for_module(root)
 
 

@@ -14,16 +14,16 @@ from tests.support.onnxmodels import store
 from tests.support.reference import assert_close, assert_same
 from tests.support.servedmodels import patient, row, runs
 
-BUSY_TURNS = 150_000
-"""Holds the only executor for some 0.3 s: what comes meanwhile waits in the queue and forms one batch."""
+BUSY_TURNS = 300_000
+"""Holds the only executor for some 0.5 s: what comes meanwhile waits in the queue and forms one batch."""
 
 
 @pytest.fixture(scope="module")
 def own(serve_for_module: Serve, tmp_path_factory: pytest.TempPathFactory) -> Client:
     """A client of a server whose models have one executor each and tell who ran together."""
     root = tmp_path_factory.mktemp("batches")
-    store(root, "patient", 1, patient(), "batching: {max_batch_size: 4, instances: 1}")
-    store(root, "ragged", 1, patient(is_ragged=True), "batching: {max_batch_size: 16, instances: 1}")
+    store(root, "patient", 1, patient(), "batching: {max_batch_size: 4, instances: 1, linger: false}")
+    store(root, "ragged", 1, patient(is_ragged=True), "batching: {max_batch_size: 16, instances: 1, linger: false}")
     return Client(connect(serve_for_module(root).grpc_url))
 
 

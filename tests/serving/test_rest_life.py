@@ -253,7 +253,7 @@ def test_a_failing_model_is_the_callers_fault_or_500(calm: GatewayProcess) -> No
 
 def test_rest_and_grpc_requests_share_batches(calm: GatewayProcess, serve: Any, tmp_path: Path) -> None:
     root = tmp_path / "models"
-    store(root, "patient", 1, patient(), "batching: {max_batch_size: 8, instances: 1}")
+    store(root, "patient", 1, patient(), "batching: {max_batch_size: 8, instances: 1, linger: false}")
     process = serve(root)
     body = json.loads(patient_body(0))
     body["outputs"] = [{"name": "run"}]

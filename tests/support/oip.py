@@ -172,7 +172,11 @@ class Client:
         self.unary("ServerLive")(pb.inference.ServerLiveRequest(), timeout=20)
 
     def hold(self, model: str, inputs: Inputs, *, timeout: float | None = 60, **wishes: Any) -> Any:
-        """Start a call that takes long, and return it once it runs: an idle executor takes it when it arrives."""
+        """Start a call that takes long, and return it once it runs: an idle executor takes it when it arrives.
+
+        With `linger: false`, that is: by default an executor that has seen companions come may wait for them, and this
+        call would then run together with what the test sends next.
+        """
         self.settle()  # the connection is up
         call = self.start(request(model, inputs, **wishes), timeout=timeout)
         self.settle()
