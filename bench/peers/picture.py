@@ -97,6 +97,7 @@ def _versions(history: Sequence[tuple[str, Mapping[str, float]]]) -> Figure:
     axes.set_xlim(-0.5, max(len(history) - 0.5, 1))
     axes.set_xticks(list(xs), [name for name, _ in history])
     axes.set_ylabel("share of the limit", color=INK)
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
     for share in (0.25, 0.5, 0.75, 1.0):
         axes.axhline(share, color=INK, alpha=0.22, linewidth=0.8, zorder=0)
     _bare(axes)
