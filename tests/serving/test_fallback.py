@@ -11,7 +11,7 @@ import pytest
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
 
-from tests.support.conditions import eventually
+from tests.support.conditions import OverTooEarly, eventually, lasting, set_up_anew
 from tests.support.oip import Client, arrays, connect, request
 from tests.support.onnxmodels import build, node, parse_number, store, tensor
 from tests.support.rest import RestClient, one
@@ -136,10 +136,19 @@ def test_tritons_grpc_client_reads_the_answer_and_its_parameters(worker: RoutedW
         assert fallback_from(answer.get_response()) == "2"
 
 
+@set_up_anew
 def test_a_slow_version_has_half_of_the_deadline_and_the_fallback_answers_in_time(client: Client) -> None:
-    answer = client.send(request("slow", row(5, 3_000_000)), timeout=2)  # some 6 s; 2 on the fastest machines
+    """Some 6 s, or 2 on the fastest machines, beside a deadline of 2; the other half of that is for the fallback."""
+    try:
+        answer = client.send(request("slow", row(5, lasting(3_000_000))), timeout=lasting(2))
+    except grpc.RpcError as error:
+        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            raise OverTooEarly("the fallback had no time left") from error
+        raise
+    if answer.model_version == "2":
+        raise OverTooEarly("the slow version was quick")
     assert (arrays(answer)["y"].tolist(), answer.model_version, fallback_from(answer)) == ([5], "1", "2")
-    held = client.send(request("slow", row(6, 0)), timeout=60)
+    held = client.send(request("slow", row(6, 0)), timeout=100)
     assert held.model_version == "2"  # it serves on, once the long run is through
 
 
@@ -151,7 +160,7 @@ def test_a_version_that_always_fails_is_closed_off_tried_again_and_taken_back(
     answers = [client.send(request("number", {"x": BAD})) for _ in range(60)]
     assert {answer.model_version for answer in answers} == {"1"}  # nobody saw an error
     statistics = worker.statistics("number", "2")
-    assert statistics["requests"]["13"] - before < 10
+    assert statistics["requests"]["13"] - before < 20
     assert statistics["circuit"]["opened"] >= 1
     said = worker.events("circuit open")[0]
     assert (said["model"], said["version"], said["failed_in_a_row"], said["tried_again_in_s"]) == (
