@@ -21,7 +21,7 @@ def test_a_port_in_use_is_refused_by_its_flag(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         number = taken.getsockname()[1]
         command = serve(tmp_path, "--control-port", str(number))
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False, cwd=ROOT)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False, cwd=ROOT)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"error: --control-port {number}: in use on 127.0.0.1; stop what listens there")
     assert done.stderr.count("\n") == 1
