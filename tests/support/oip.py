@@ -170,7 +170,7 @@ class Client:
 
     def settle(self) -> None:
         """Returns when all that was sent on this connection before has arrived: a connection keeps its order."""
-        self.unary("ServerLive")(pb.inference.ServerLiveRequest(), timeout=20)
+        self.unary("ServerLive")(pb.inference.ServerLiveRequest(), timeout=60)
 
     def hold(self, model: str, inputs: Inputs, *, timeout: float | None = 60, **wishes: Any) -> Any:
         """Start a call of `patient` that takes long, and return it once it runs: an idle executor takes it when it
@@ -203,7 +203,7 @@ class Client:
 
     def index(self) -> dict[tuple[str, str], tuple[str, str]]:
         """(state, reason) by (model, version)."""
-        answer = self.unary("RepositoryIndex")(pb.inference.RepositoryIndexRequest(), timeout=10)
+        answer = self.unary("RepositoryIndex")(pb.inference.RepositoryIndexRequest(), timeout=60)
         return {(entry.name, entry.version): (entry.state, entry.reason) for entry in answer.models}
 
 
