@@ -54,15 +54,12 @@ def told(result: Result) -> Any:
 
 
 @pytest.fixture
-def at_first(run, tmp_path: Path) -> int:
+def at_first(gateway: GatewayProcess) -> int:
     """fraud: everything to version 1; the generation of that."""
-    run("route", "set", "fraud", "1", "--shadow", "none", "--sticky", "none", "--fallback", "none", "--keep", "none")
-    document = told(run("route", "show", "fraud", "--json"))["route"]
-    if "rules" in document:
-        file = tmp_path / "route.yaml"
-        file.write_text('versions: {"1": 100}')
-        run("route", "set", "fraud", "--file", str(file))
-    return told(run("route", "show", "fraud", "--json"))["generation"]
+    control = gateway.control()
+    assert control.put_route("fraud", {"versions": {"1": 100}})[0] == 200
+    eventually(lambda: not control.get("/v1/routes/fraud")["missing"], "both workers have it")
+    return control.generation("fraud")
 
 
 def test_models_are_listed_with_state_traffic_and_owner(run, at_first: int) -> None:
