@@ -60,7 +60,7 @@ def control_url(gateway: GatewayProcess) -> str:
 
 
 def get(url: str, accept: str = "") -> str:
-    with urllib.request.urlopen(urllib.request.Request(url, headers={"Accept": accept}), timeout=10) as answer:
+    with urllib.request.urlopen(urllib.request.Request(url, headers={"Accept": accept}), timeout=60) as answer:
         return str(answer.read().decode())
 
 

@@ -293,7 +293,7 @@ def test_servers_that_are_down_make_a_version_unready_until_they_are_back(server
             assert f"{own.url} cannot be reached" in error.details()
             own.start()
             entry = gateway.catalog.versions("odd")[0]
-            eventually(lambda: entry.is_ready, "it is loaded by itself", 30)
+            eventually(lambda: entry.is_ready, "it is loaded by itself", 60)
             np.testing.assert_array_equal(ask(client, "odd", rows(1)), 2 * rows(1))
             own.kill()
             eventually(lambda: not entry.is_ready, "it is not ready without its server")
