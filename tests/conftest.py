@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import hypothesis
 import pytest
 
 from tests.support import servedmodels
@@ -20,6 +22,32 @@ from tests.support.gatewayprocess import ROOT, GatewayProcess
 from tests.support.oip import Client, connect
 
 Serve = Callable[..., GatewayProcess]
+
+hypothesis.settings.register_profile(
+    "gateway",
+    deadline=None,  # how long an example takes is the machine's affair
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    derandomize=bool(os.environ.get("CI")),  # there a red run must be the change's; by hand each run looks elsewhere
+    print_blob=True,
+)
+hypothesis.settings.load_profile("gateway")
+
+OF_PROCESSES = ("bench", "cli", "control", "demo", "fleet", "loadtest", "observability", "rollouts_e2e", "serving")
+"""Their tests start real processes, whose time they share with whatever else the machine does."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--rerun-processes", action="store_true", help="run a failed test of real processes once more, and report that"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--rerun-processes"):
+        here = Path(__file__).parent
+        for item in items:
+            if item.path.relative_to(here).parts[0] in OF_PROCESSES:
+                item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +67,10 @@ def _made(name: str, module: str, sources: list[Path]) -> Path:
     path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(ROOT))))
     command = [sys.executable, "-m", module, str(folder)]
     environment = os.environ | {"PYTHONPATH": path}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=90)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / "lock").open("w") as lock:  # of two runs side by side one makes them
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=90)
     assert done.returncode == 0, done.stderr
     return folder
 

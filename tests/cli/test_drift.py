@@ -38,7 +38,7 @@ class Control:
     def stop(self) -> None:
         self.process.terminate()
         try:
-            self.process.wait(20)
+            self.process.wait(60)
         finally:
             self.process.kill()
             self.process.wait()
@@ -54,7 +54,7 @@ def control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
     process = Control(folder)
     try:
         client = ControlClient(process.url)
-        eventually(lambda: client.try_get("/v1/drift/fraud/1"), "the report", 20)
+        eventually(lambda: client.try_get("/v1/drift/fraud/1"), "the report", 60)
         yield process
     finally:
         process.stop()
@@ -63,7 +63,7 @@ def control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
 def gateway(control: Control, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "gateway", "drift", *arguments, "--server", control.url]
     environment = os.environ | {"GATEWAY_ACTOR": "ada"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=40, cwd=ROOT, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=90, cwd=ROOT, env=environment)
 
 
 def test_show_has_the_drifted_column_first_with_baseline_beside_now(control: Control) -> None:

@@ -95,7 +95,7 @@ def test_a_faulty_line_is_told_and_the_old_profile_stays(models: Path, data: Pat
 def test_a_fault_in_a_large_file_ends_the_command_in_good_order(models: Path, data: Path) -> None:
     data.write_text(data.read_text() + "1,2,x,4,no\n" + "1,2,3,4,no\n" * 2_000_000)  # more than is read ahead
     command = [sys.executable, "-m", "gateway", "profile", "build", data, "--model", "loan", "--models", models]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=50)
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=90)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: {data}: line 802, column 'debt': got 'x', expected a number (FP32)\n"
 
@@ -170,7 +170,7 @@ def test_a_person_at_a_terminal_sees_a_bar(models: Path, data: Path) -> None:
     parent, child = pty.openpty()
     command = [sys.executable, "-m", "gateway", "profile", "build", data, "--model", "loan", "--models", models]
     done = subprocess.run(
-        list(map(str, command)), stderr=child, stdout=subprocess.PIPE, timeout=50, env={**os.environ, "TERM": "xterm"}
+        list(map(str, command)), stderr=child, stdout=subprocess.PIPE, timeout=90, env={**os.environ, "TERM": "xterm"}
     )
     os.close(child)
     seen = b""

@@ -72,7 +72,7 @@ def test_a_port_in_use_is_refused_with_1(tmp_path: Path, log_format: str) -> Non
             [sys.executable, "-m", "gateway", "serve", *arguments],
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=90,
             check=False,
         )
     assert (done.returncode, done.stdout) == (1, "")

@@ -35,7 +35,7 @@ def test_workers_and_a_control_plane_that_are_started_alone_meet_in_the_store(tm
             start("worker", "--port", str(ports[2]), "--grpc-port", str(ports[3]))
             start("control", "--control-port", str(ports[4]))
             control = ControlClient(f"http://127.0.0.1:{ports[4]}")
-            eventually(lambda: control.generation("m"), f"a first route; {(tmp_path / 'log').read_text()}", 40)
+            eventually(lambda: control.generation("m"), f"a first route; {(tmp_path / 'log').read_text()}", 80)
             eventually(lambda: len(control.get("/v1/routes/m")["acknowledged"]) == 2, "both workers")
             status, body = control.put_route("m", {"versions": {"1": 100}})
             assert (status, len(set(body["acknowledged"])), body["missing"]) == (200, 2, [])
@@ -45,7 +45,7 @@ def test_workers_and_a_control_plane_that_are_started_alone_meet_in_the_store(tm
             assert control.ask("GET", "/metrics")[0] == 200  # its own only: no supervisor counts here
             for process in processes:
                 process.terminate()
-            assert [process.wait(20) for process in processes] == [0, 0, 0]
+            assert [process.wait(60) for process in processes] == [0, 0, 0]
         finally:
             for process in processes:
                 process.kill()

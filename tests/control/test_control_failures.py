@@ -97,8 +97,9 @@ def test_a_worker_that_stands_still_is_named_and_catches_up(models: Path, serve:
     os.kill(frozen, signal.SIGSTOP)
     try:
         status, body = control.put_route("m", only(1))
-        assert (status, [each["worker"] for each in body["missing"]]) == (200, [name])
-        assert (len(body["acknowledged"]), body["live_after_s"]) == (1, None)
+        assert (status, body["live_after_s"]) == (200, None)
+        assert name in [each["worker"] for each in body["missing"]]
+        eventually(lambda: [each["worker"] for each in control.get("/v1/routes/m")["missing"]] == [name], "it alone")
     finally:
         os.kill(frozen, signal.SIGCONT)
     eventually(lambda: control.get("/v1/routes/m")["missing"] == [], "it has caught up")
@@ -127,13 +128,13 @@ def test_with_a_locked_store_requests_go_on_changes_are_refused_and_it_recovers(
 ) -> None:
     gateway = serve(models, "--state", str(tmp_path / "state"))
     control = gateway.wait_routed("m")
-    lock = sqlite3.connect(tmp_path / "state" / "gateway.db", isolation_level=None)
+    lock = sqlite3.connect(tmp_path / "state" / "gateway.db", isolation_level=None, timeout=30)
     try:
         lock.execute("BEGIN EXCLUSIVE")
         began_s = time.monotonic()
         status, body = control.put_route("m", only(1))
         assert (status, "locked" in body["error"]) == (503, True)
-        assert time.monotonic() - began_s < 10
+        assert time.monotonic() - began_s < 30
         assert answering(gateway) == {2.0}
         eventually(lambda: store_up(gateway) == {"0.0"}, "the metrics say so")
     finally:
@@ -182,11 +183,11 @@ def test_without_postgresql_requests_go_on_by_the_last_routes_and_it_recovers(
         status = control.get("/v1/status")
         assert (status["ok"], status["store"]["is_up"]) == (False, False)
         os.kill(gateway.workers()[0], signal.SIGKILL)  # who starts now has no store to ask
-        eventually(lambda: gateway.events("worker ready"), "a worker that never saw the store", 20)
+        eventually(lambda: gateway.events("worker ready"), "a worker that never saw the store", 60)
         assert answering(gateway) == {1.0}
         postgres.start()
-        eventually(lambda: store_up(gateway) == {"1.0"}, "the workers are back", 20)
-        eventually(lambda: control.put_route("m", only(2))[0] == 200, "changes are possible", 20)
+        eventually(lambda: store_up(gateway) == {"1.0"}, "the workers are back", 60)
+        eventually(lambda: control.put_route("m", only(2))[0] == 200, "changes are possible", 60)
         eventually(lambda: control.get("/v1/routes/m")["missing"] == [], "everywhere")
         assert answering(gateway) == {2.0}
     failures = {text: n for text, n in traffic.failed.items() if not text.startswith("UNAVAILABLE")}

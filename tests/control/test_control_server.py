@@ -65,7 +65,7 @@ async def control(folder: Path, totals: Callable[[], Totals] | None = None) -> A
             yield port
         finally:
             stop.set()
-            await asyncio.wait({task}, timeout=3)
+            await asyncio.wait({task}, timeout=20)
             task.cancel()
             await asyncio.to_thread(keeper.close)
 
@@ -180,7 +180,7 @@ async def test_it_ends_with_its_context_and_connections_that_idle_do_not_hold_it
             idle.append(connection)
         await asyncio.to_thread(ask, port, "/")
         began_s = asyncio.get_running_loop().time()
-    assert asyncio.get_running_loop().time() - began_s < 3
+    assert asyncio.get_running_loop().time() - began_s < 20  # they would idle for longer
     for connection in idle:
         connection.close()
     with pytest.raises(ConnectionRefusedError):
@@ -196,7 +196,7 @@ async def test_it_leaves_the_signals_to_whoever_hosts_it(tmp_path: Path) -> None
 
 def test_it_imports_nothing_of_the_data_plane() -> None:
     code = "import sys, gateway.control.process; print([m for m in sys.modules if 'gateway.' in m])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=90, check=True)
     assert "gateway.control.app" in done.stdout
     assert "gateway.serving" not in done.stdout
     assert "gateway.native.dataplane" not in done.stdout

@@ -32,6 +32,7 @@ PLAN = {
     "steps": [{"weight": 20, "min_time": "1s"}, {"weight": 50, "min_time": "1s"}],
     "bake": {"time": "1s"},
     "guardrails": RAILS,
+    "acceptance": {"latency": 100},
 }
 
 
@@ -85,7 +86,7 @@ def run(gateway: GatewayProcess, control: ControlClient, monkeypatch: pytest.Mon
 
 def ended(control: ControlClient, name: str) -> dict[str, Any]:
     return eventually(
-        lambda: (found := control.get(f"/v1/rollouts/{name}"))["finished_at"] and found, f"{name} is over", 30
+        lambda: (found := control.get(f"/v1/rollouts/{name}"))["finished_at"] and found, f"{name} is over", 100
     )
 
 
@@ -96,7 +97,7 @@ def reaches(control: ControlClient, name: str, *stages: str) -> dict[str, Any]:
         assert found["stage"] in stages or found["is_live"], found["status"]
         return found if found["stage"] in stages else None
 
-    return eventually(probe, f"{name} is {' or '.join(stages)}", 40)
+    return eventually(probe, f"{name} is {' or '.join(stages)}", 100)
 
 
 def start(control: ControlClient, **changes: Any) -> str:

@@ -19,7 +19,7 @@ def run_python(*arguments: object) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))
     command = [sys.executable, *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": path}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=50)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=90)
 
 
 @pytest.fixture(scope="session")

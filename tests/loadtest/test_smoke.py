@@ -39,7 +39,7 @@ def test_nothing_is_lost_and_nothing_is_wrong(
     gateway: GatewayProcess, shape: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = [sys.executable, "-m", "gateway", "bench", f"127.0.0.1:{gateway.port}", *SHAPES[shape], *SECONDS]
-    done = subprocess.run([*command, "--json"], cwd=ROOT, capture_output=True, text=True, timeout=50)
+    done = subprocess.run([*command, "--json"], cwd=ROOT, capture_output=True, text=True, timeout=90)
     assert done.stdout, done.stderr
     result = json.loads(done.stdout)
     with capsys.disabled():

@@ -217,11 +217,11 @@ def test_a_hundred_thousand_empty_messages_take_time_in_proportion() -> None:
             exchange.run(exchange.peer.open(1, STREAM_INFER))
             stuff = grpc_message(b"") * n
             exchange.say(*[exchange.peer.part(1, stuff[at : at + 16_384]) for at in range(0, len(stuff), 16_384)])
-            began = time.perf_counter()
+            began = time.thread_time()  # not what others take of the processor
             exchange.session.receive(bytes(exchange._said), exchange.now_us)
             exchange.plane.turn(exchange.now_us)
             sent = exchange.session.to_send()
-            took = time.perf_counter() - began
+            took = time.thread_time() - began
             exchange._said.clear()
             assert len(sent) > n
             return took

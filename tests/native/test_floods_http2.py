@@ -230,7 +230,7 @@ def test_a_header_that_costs_a_byte_and_stands_for_four_thousand_takes_bounded_t
     flood = Flood(exchange, reads=False)
     encoder_entry = b"\x40" + b"\1a" + b"\x7f\xa1\x1e" + b"b" * 4000  # length 127 + 3873, indexed
     flood.feed(frame(HEADERS, 4, 1, b"\x83\x86\x84" + encoder_entry))
-    began = time.process_time()
+    began = time.thread_time()
     flood.run(frame(HEADERS, 4, stream, b"\x83\x86\x84" + b"\xbe" * 16_000) for stream in range(3, 43, 2))
-    assert time.process_time() - began < 2
+    assert time.thread_time() - began < 2
     flood.session.shut()

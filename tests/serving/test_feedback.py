@@ -68,7 +68,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         found = Served(process, bytes.fromhex((state / "feedback.key").read_text()), state)
 
         def both_have_it() -> bool:
-            return all(found.token() for _ in range(8))
+            return all(found.token() for _ in range(32))
 
         eventually(both_have_it, "both workers have the key")
         yield found
@@ -202,7 +202,7 @@ def test_http_takes_one_report_or_many_and_says_what_was_wrong(served: Served, p
 def test_the_command_reports_a_file_and_shows_how_versions_do(served: Served, tmp_path: Path) -> None:
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "gateway", "feedback", *words, "--server", served.process.control_url]
-        return subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
 
     file = tmp_path / "reports.jsonl"
     lines = [{"request": served.token(), "label": label, "values": {"rating": 4}} for label in (2, 3)]

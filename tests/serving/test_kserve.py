@@ -85,7 +85,7 @@ def found(server: GatewayProcess, tmp_path_factory: pytest.TempPathFactory) -> d
     hidden = ("PYTHONPATH", "PYTHONSAFEPATH", "PYTHONMALLOC", "LD_PRELOAD")
     env = {name: value for name, value in os.environ.items() if name not in hidden}
     command = [str(python), str(script), server.grpc_url, server.rest_url]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=Path("/"), timeout=55, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=Path("/"), timeout=90, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     line = next(line for line in done.stdout.splitlines() if line.startswith("FOUND "))
     return dict(json.loads(line.removeprefix("FOUND ")))

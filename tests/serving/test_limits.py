@@ -7,6 +7,7 @@ import http.client
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -16,7 +17,7 @@ from gateway.errors import Code
 from tests.conftest import Serve
 from tests.support.conditions import eventually
 from tests.support.gatewayprocess import GatewayProcess
-from tests.support.h2client import RawClient, framed
+from tests.support.h2client import READ_S, RawClient, framed
 from tests.support.oip import Client, arrays, connect, request
 from tests.support.onnxmodels import identity, store
 from tests.support.rest import RestClient
@@ -31,30 +32,48 @@ LIMITS = {
     "max_in_flight_bytes": 5 * 2**20 // 2,  # two messages and a half
     "max_connections": 6,
     "max_concurrent_streams": 10,
-    "header_timeout_s": 0.5,
-    "idle_timeout_s": 2.5,
+    "header_timeout_s": 3,
     "reset_burst": 20,
     "resets_per_s": 1,
 }
+TIMEOUTS = {"header_timeout_s": 1, "idle_timeout_s": 2.5}
+"""Of a server of its own: elsewhere a client that is slow, because its machine is, would be shut out."""
 
 
 @pytest.fixture(scope="module")
 def narrow(serve_for_module: Serve, tmp_path_factory: pytest.TempPathFactory) -> GatewayProcess:
+    return serve_for_module(models(tmp_path_factory), config={"limits": LIMITS})
+
+
+@pytest.fixture(scope="module")
+def hasty(serve_for_module: Serve, tmp_path_factory: pytest.TempPathFactory) -> GatewayProcess:
+    return serve_for_module(models(tmp_path_factory), config={"limits": TIMEOUTS})
+
+
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("limits")
     store(root, "wide", 1, identity("FP32", ("N", "length")))
     store(root, "patient", 1, patient(), "batching: {instances: 1, linger: false}")
-    return serve_for_module(root, config={"limits": LIMITS})
+    return root
+
+
+def check_of(gateway: GatewayProcess) -> Callable[[], None]:
+    def check() -> None:
+        with connect(gateway.grpc_url) as channel:
+            assert Client(channel).infer("wide", {"x": np.ones((1, 3), np.float32)})["y"].shape == (1, 3)
+
+    return check
 
 
 @pytest.fixture
 def check(narrow: GatewayProcess) -> Callable[[], None]:
     """Somebody else is served."""
+    return check_of(narrow)
 
-    def check() -> None:
-        with connect(narrow.grpc_url) as channel:
-            assert Client(channel).infer("wide", {"x": np.ones((1, 3), np.float32)}, timeout=10)["y"].shape == (1, 3)
 
-    return check
+@pytest.fixture
+def check_hasty(hasty: GatewayProcess) -> Callable[[], None]:
+    return check_of(hasty)
 
 
 def wide(n_bytes: int) -> bytes:
@@ -168,18 +187,17 @@ def test_a_client_that_resets_rapidly_is_shut_out(narrow: GatewayProcess, check:
 # --- those who take their time
 
 
-def test_who_connects_and_says_nothing_is_shut_out(narrow: GatewayProcess, check: Callable[[], None]) -> None:
+def test_who_connects_and_says_nothing_is_shut_out(hasty: GatewayProcess, check_hasty: Callable[[], None]) -> None:
     began_s = time.monotonic()
-    with socket.create_connection(("127.0.0.1", narrow.port), timeout=10) as silent:
-        check()
+    with socket.create_connection(("127.0.0.1", hasty.port), timeout=READ_S) as silent:
+        check_hasty()
         assert silent.recv(100) == b""
-    assert 0.4 < time.monotonic() - began_s < 5
+    assert time.monotonic() - began_s > 0.4
 
 
-def test_a_preface_byte_by_byte_is_shut_out(narrow: GatewayProcess, check: Callable[[], None]) -> None:
-    with socket.create_connection(("127.0.0.1", narrow.port), timeout=10) as slow:
-        slow.settimeout(0.1)
-        began_s = time.monotonic()
+def test_a_preface_byte_by_byte_is_shut_out(hasty: GatewayProcess, check_hasty: Callable[[], None]) -> None:
+    with socket.create_connection(("127.0.0.1", hasty.port), timeout=READ_S) as slow:
+        slow.settimeout(0.3)
         closed = False
         for byte in PREFACE:
             try:
@@ -191,30 +209,29 @@ def test_a_preface_byte_by_byte_is_shut_out(narrow: GatewayProcess, check: Calla
                 closed = True
             if closed:
                 break
-        assert closed
-        assert time.monotonic() - began_s < 2.4  # before the preface is through
-    check()
+        assert closed  # before the preface is through, which takes 7 s
+    check_hasty()
 
 
-def test_headers_that_never_end_are_shut_out(narrow: GatewayProcess, check: Callable[[], None]) -> None:
-    with RawClient(narrow.port) as raw:
+def test_headers_that_never_end_are_shut_out(hasty: GatewayProcess, check_hasty: Callable[[], None]) -> None:
+    with RawClient(hasty.port) as raw:
         raw.settle()
         head = b"\x00\x00\x01\x01\x00\x00\x00\x00\x01\x83"  # HEADERS of stream 1 without END_HEADERS
-        raw.sock.sendall(head)
         began_s = time.monotonic()
-        raw.wait_closed(10)
+        raw.sock.sendall(head)
+        raw.wait_closed()
         assert time.monotonic() - began_s > 0.4
-    check()
+    check_hasty()
 
 
 def test_a_message_that_dribbles_is_refused_with_what_is_missing(
-    narrow: GatewayProcess, check: Callable[[], None]
+    hasty: GatewayProcess, check_hasty: Callable[[], None]
 ) -> None:
-    with RawClient(narrow.port) as raw:
+    with RawClient(hasty.port) as raw:
         stream = raw.open()
         raw.send(stream, framed(wide(4000))[:100])
         began_s = time.monotonic()
-        while not raw.answers[stream].is_over and time.monotonic() - began_s < 15:
+        while not raw.answers[stream].is_over and time.monotonic() - began_s < READ_S:
             if raw.connection.streams[stream].open:
                 raw.send(stream, b"\0")
             raw.read(0.05)
@@ -223,15 +240,15 @@ def test_a_message_that_dribbles_is_refused_with_what_is_missing(
         assert "the request message is too slow" in answer.message
         assert "bytes are still missing" in answer.message
         assert raw.call(wide(100)).status == Code.OK
-    check()
+    check_hasty()
 
 
-def test_an_idle_connection_is_closed_politely_and_one_with_a_call_is_not(narrow: GatewayProcess) -> None:
-    with RawClient(narrow.port) as idle, RawClient(narrow.port) as waiting:
+def test_an_idle_connection_is_closed_politely_and_one_with_a_call_is_not(hasty: GatewayProcess) -> None:
+    with RawClient(hasty.port) as idle, RawClient(hasty.port) as waiting:
         idle.settle()
         stream = waiting.open()
         waiting.send(stream, framed(request("patient", row(1, 2_000_000)).SerializeToString()), end=True)  # some 4 s
-        idle.wait_closed(10)
+        idle.wait_closed()
         assert {code for _, code in idle.goaways} == {0}
         assert waiting.finish(stream).status == Code.OK
 

@@ -194,7 +194,7 @@ def test_tiles_of_two_workers_reach_the_store_and_add_up_to_what_was_asked(model
             return sum(tile.n_requests for _, tile in tiles_of(store, model))
 
         began_s = time.time()
-        eventually(lambda: all(asked(model) == 30 for model in ("m", "bad", "bare")), "all tiles", 25)
+        eventually(lambda: all(asked(model) == 30 for model in ("m", "bad", "bare")), "all tiles", 60)
         tiles = list(tiles_of(store, "m"))
         assert {report.incarnation for report in store.reports(KIND, "m")} <= {
             worker.incarnation for worker in store.workers()

@@ -9,6 +9,7 @@ import pytest
 
 from tests.conftest import Serve
 from tests.support import reference
+from tests.support.conditions import set_up_anew, still_held
 from tests.support.oip import Client, arrays, connect, request
 from tests.support.onnxmodels import store
 from tests.support.reference import assert_close, assert_same
@@ -27,18 +28,24 @@ def own(serve_for_module: Serve, tmp_path_factory: pytest.TempPathFactory) -> Cl
     return Client(connect(serve_for_module(root).grpc_url))
 
 
+@set_up_anew
 def test_requests_that_wait_together_run_together(own: Client) -> None:
     busy = own.hold("patient", row(0, BUSY_TURNS))
     mates = [own.start(request("patient", row(index))) for index in (1, 2, 3)]
+    own.settle()
+    still_held(busy)
     answers = [arrays(future.result()) for future in (busy, *mates)]
     assert [answer["y"].tolist() for answer in answers] == [[0], [1], [2], [3]]
     found = [runs(answer)[0] for answer in answers]
     assert found[1] == found[2] == found[3] != found[0]
 
 
+@set_up_anew
 def test_a_batch_ends_at_the_cap_and_keeps_the_order_of_arrival(own: Client) -> None:
     busy = own.hold("patient", row(0, BUSY_TURNS))
     mates = [own.start(request("patient", row([10 * i, 10 * i + 1]))) for i in range(1, 6)]
+    own.settle()
+    still_held(busy)
     answers = [arrays(future.result()) for future in mates]
     busy.result()
     assert [answer["y"].tolist() for answer in answers] == [[10 * i, 10 * i + 1] for i in range(1, 6)]
@@ -54,14 +61,18 @@ def test_a_request_larger_than_the_cap_is_split_and_comes_back_in_order(own: Cli
     assert len(set(found)) == 3
 
 
+@set_up_anew
 def test_rows_of_neighbours_stay_apart_when_a_large_request_is_split_among_them(own: Client) -> None:
     busy = own.hold("patient", row(999, BUSY_TURNS))
     wanted = [[1], list(range(100, 109)), [2, 3], list(range(200, 205)), [4]]
     futures = [own.start(request("patient", row(indexes))) for indexes in wanted]
+    own.settle()
+    still_held(busy)
     assert [arrays(future.result())["y"].tolist() for future in futures] == wanted
     busy.result()
 
 
+@set_up_anew
 def test_different_shapes_never_join_and_each_answer_is_right(own: Client) -> None:
     def ragged(index: int, length: int) -> dict[str, np.ndarray]:
         return {**row(index), "x": np.full((1, length), index, np.float32)}
@@ -69,6 +80,8 @@ def test_different_shapes_never_join_and_each_answer_is_right(own: Client) -> No
     busy = own.hold("ragged", {**row(0, BUSY_TURNS), "x": np.zeros((1, 1), np.float32)})
     lengths = [2, 3, 2, 5, 3, 2, 0]
     futures = [own.start(request("ragged", ragged(i, length))) for i, length in enumerate(lengths)]
+    own.settle()
+    still_held(busy)
     answers = [arrays(future.result()) for future in futures]
     busy.result()
     assert [answer["y"].tolist() for answer in answers] == [[i + i * length] for i, length in enumerate(lengths)]

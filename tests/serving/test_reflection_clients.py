@@ -67,7 +67,7 @@ def grpcurl(url: str, *arguments: str, before: tuple[str, ...] = ()) -> str:
     if binary is None:
         pytest.skip("grpcurl is not installed")
     done = subprocess.run(
-        [binary, "-plaintext", *before, url, *arguments], capture_output=True, text=True, timeout=20, check=False
+        [binary, "-plaintext", *before, url, *arguments], capture_output=True, text=True, timeout=90, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -40,8 +40,8 @@ def test_schemathesis_finds_no_answer_that_is_not_described(controlled: GatewayP
         "run",
         f"http://{controlled.rest_url}/v2/openapi.json",
     ]
-    command += ["--exclude-checks", "positive_data_acceptance", "--max-examples", "10", "--seed", "1", "--no-color"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=55, cwd=tmp_path)
+    command += ["--exclude-checks", "positive_data_acceptance", "--max-examples", "5", "--seed", "1", "--no-color"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=220, cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-1000:]
 
 

@@ -226,7 +226,7 @@ def test_http_1_0_is_closed_unless_it_asks_for_keep_alive(server: GatewayProcess
 def test_curl_gets_answers_compressed_with_100_continue_and_head(server: GatewayProcess, tmp_path: Path) -> None:
     def curl(*arguments: str) -> str:
         command = ["curl", "-sS", "-m", "20", *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=90).stdout
 
     url = f"http://{server.rest_url}"
     values = list(range(40_000))

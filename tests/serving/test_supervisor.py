@@ -119,7 +119,7 @@ def test_a_stray_gateway_py_in_the_folder_of_the_caller_is_not_what_workers_run(
     monkeypatch.setenv("PYTHONPATH", str(CODE))
     *command, flag, options = worker_command(WorkerOptions(models=tmp_path))
     assert WorkerOptions.model_validate_json(options).models == tmp_path
-    done = subprocess.run([*command, "--help"], capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run([*command, "--help"], capture_output=True, text=True, timeout=90, check=False)
     assert (done.returncode, flag in done.stdout) == (0, True), done.stderr
 
 
@@ -218,7 +218,10 @@ def test_a_worker_keeps_environment_and_folder_and_inherits_only_its_own_descrip
     serve()
     """
     with Supervised(tmp_path, body, env={"WORD": "kept"}, workers=2).until_announced() as supervised:
-        for start, seen in zip(supervised.notes("start"), supervised.notes("looks"), strict=True):
+        looks = {note["pid"]: note for note in supervised.notes("looks")}
+        assert len(looks) == 2
+        for start in supervised.notes("start"):
+            seen = looks[start["pid"]]
             assert (seen["cwd"], seen["word"], seen["sid"]) == (str(tmp_path), "kept", seen["pid"])
             own = {0, 1, 2, *(start[f"{name}_fd"] for name in ("control", "telemetry", "lifeline", "command"))}
             assert set(seen["fds"]) == own

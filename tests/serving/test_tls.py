@@ -105,7 +105,7 @@ def test_a_client_that_speaks_plain_text_fails_cleanly(secured: Secured) -> None
 def test_a_client_that_does_not_trust_the_certificate_fails_cleanly(secured: Secured, tmp_path: Path) -> None:
     stranger = grpc.ssl_channel_credentials(trustme.CA().cert_pem.bytes())
     with grpc.secure_channel(secured.server.grpc_url, stranger) as channel, pytest.raises(grpc.RpcError) as caught:
-        Client(channel).infer("linear", {"x": np.ones((1, 4), np.float32)}, timeout=5)
+        Client(channel).infer("linear", {"x": np.ones((1, 4), np.float32)}, timeout=40)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     test_grpcio_is_served(secured)
 

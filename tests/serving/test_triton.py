@@ -48,7 +48,8 @@ class TritonPythonModel:
             if (x == -4).any():
                 y = y[:, :1]
             if (x == -5).any():
-                for turn in range(100):
+                open(self.told + " not", "w").close()
+                for turn in range(2000):
                     time.sleep(0.02)
                     if request.is_cancelled():
                         open(self.told, "w").write(str(turn))
@@ -219,13 +220,17 @@ def test_an_answer_of_the_wrong_type_or_shape_is_no_answer(client: Client) -> No
 
 
 def test_deadlines_and_cancels_reach_the_server(server: TritonServer, client: Client) -> None:
-    told = server.repository / "odd" / "cancelled"
-    error = refusal(lambda: ask(client, "odd", rows(-5), timeout=0.3))
-    assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    told, begun = (server.repository / "odd" / name for name in ("cancelled", "cancelled not"))
+    for timeout_s in (0.3, 3.0, 30.0):  # so long that it comes as far as the model
+        error = refusal(lambda timeout_s=timeout_s: ask(client, "odd", rows(-5), timeout=timeout_s))
+        assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        if begun.exists():
+            break
     eventually(told.exists, "the model was told of the deadline")
     told.unlink()
-    call = client.start(request("odd", {"x": rows(-5)}))
-    eventually(lambda: threading.Event().wait(0.2) or True, "it is there")
+    begun.unlink()
+    call = client.start(request("odd", {"x": rows(-5)}), timeout=60)
+    eventually(begun.exists, "it is there")
     call.cancel()
     eventually(told.exists, "the model was told that its caller left")
     told.unlink()
@@ -288,7 +293,7 @@ def test_servers_that_are_down_make_a_version_unready_until_they_are_back(server
             assert f"{own.url} cannot be reached" in error.details()
             own.start()
             entry = gateway.catalog.versions("odd")[0]
-            eventually(lambda: entry.is_ready, "it is loaded by itself", 30)
+            eventually(lambda: entry.is_ready, "it is loaded by itself", 60)
             np.testing.assert_array_equal(ask(client, "odd", rows(1)), 2 * rows(1))
             own.kill()
             eventually(lambda: not entry.is_ready, "it is not ready without its server")

@@ -54,7 +54,7 @@ def rest(gateway: GatewayProcess) -> Iterator[RestClient]:
 
 def metric(gateway: GatewayProcess, name: str, **labels: str) -> float:
     port = gateway.events("gateway ready")[0]["control_port"]
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         families = text_string_to_metric_families(answer.read().decode())
         samples = [sample for family in families for sample in family.samples]
     return sum(s.value for s in samples if s.name == name and labels.items() <= s.labels.items())

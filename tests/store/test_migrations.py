@@ -37,7 +37,7 @@ from gateway.store import Store
 Store.open({url!r}).close()
 assert not [name for name in sys.modules if name.startswith("alembic")], "slow start"
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=90)
     assert done.returncode == 0, done.stderr
 
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 class ControlClient:
     """`url` such as http://127.0.0.1:8002. A refusal is an answer, not an exception: (status, body)."""
 
-    def __init__(self, url: str, actor: str = "ada", timeout_s: float = 30.0) -> None:
+    def __init__(self, url: str, actor: str = "ada", timeout_s: float = 100.0) -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "", parts.port or 0
         self._actor, self._timeout_s = actor, timeout_s

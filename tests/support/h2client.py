@@ -20,7 +20,7 @@ import h2.settings
 
 from tests.support.oip import INFER
 
-READ_S = 20.0
+READ_S = 40.0
 
 
 def framed(message: bytes, flag: int = 0) -> bytes:

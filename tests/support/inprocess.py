@@ -79,11 +79,11 @@ class InProcess:
         async def run() -> T:
             return work()
 
-        return asyncio.run_coroutine_threadsafe(run(), self.loop).result(20)
+        return asyncio.run_coroutine_threadsafe(run(), self.loop).result(60)
 
     def wait(self, work: Any) -> Any:
         """For a coroutine on the loop."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(40)
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
 
     def route(
         self, documents: Mapping[str, Any], generation: int = 1, *, automatic: bool = False, revision: int = 0
@@ -113,14 +113,14 @@ def serving(models: Path, **wishes: Any) -> Iterator[InProcess]:
     thread = threading.Thread(target=loop.run_forever, name="in-process gateway")
     thread.start()
     try:
-        asyncio.run_coroutine_threadsafe(gateway.start(models, **wishes), loop).result(40)
+        asyncio.run_coroutine_threadsafe(gateway.start(models, **wishes), loop).result(60)
         try:
             yield gateway
         finally:
-            asyncio.run_coroutine_threadsafe(gateway.stop(), loop).result(20)
+            asyncio.run_coroutine_threadsafe(gateway.stop(), loop).result(60)
     finally:
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(20)
+        thread.join(60)
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
     assert not gateway.faults

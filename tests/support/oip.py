@@ -12,6 +12,7 @@ import grpc
 import numpy as np
 
 from gateway import pb
+from tests.support.conditions import eventually, is_repeated, lasting
 
 Array = np.ndarray[Any, Any]
 Inputs = Mapping[str, "Array | Bits"]
@@ -169,18 +170,29 @@ class Client:
 
     def settle(self) -> None:
         """Returns when all that was sent on this connection before has arrived: a connection keeps its order."""
-        self.unary("ServerLive")(pb.inference.ServerLiveRequest(), timeout=20)
+        self.unary("ServerLive")(pb.inference.ServerLiveRequest(), timeout=60)
 
     def hold(self, model: str, inputs: Inputs, *, timeout: float | None = 60, **wishes: Any) -> Any:
-        """Start a call that takes long, and return it once it runs: an idle executor takes it when it arrives.
+        """Start a call of `patient` that takes long, and return it once it runs: an idle executor takes it when it
+        arrives. It takes longer in each attempt of a test that is `set_up_anew`.
 
         With `linger: false`, that is: by default an executor that has seen companions come may wait for them, and this
         call would then run together with what the test sends next.
         """
         self.settle()  # the connection is up
+        if is_repeated():
+            eventually(lambda: self._is_free(model, inputs), f"{model} is through with the attempt before", 60)
+        inputs = {**inputs, "turns": lasting(1) * inputs["turns"]}
         call = self.start(request(model, inputs, **wishes), timeout=timeout)
         self.settle()
         return call
+
+    def _is_free(self, model: str, inputs: Inputs) -> bool:
+        try:
+            self.infer(model, {**inputs, "turns": 0 * inputs["turns"]})
+        except grpc.RpcError:
+            return False
+        return True
 
     def stream(self, messages: Iterator[Any], **wishes: Any) -> Any:
         return self.channel.stream_stream(
@@ -191,7 +203,7 @@ class Client:
 
     def index(self) -> dict[tuple[str, str], tuple[str, str]]:
         """(state, reason) by (model, version)."""
-        answer = self.unary("RepositoryIndex")(pb.inference.RepositoryIndexRequest(), timeout=10)
+        answer = self.unary("RepositoryIndex")(pb.inference.RepositoryIndexRequest(), timeout=60)
         return {(entry.name, entry.version): (entry.state, entry.reason) for entry in answer.models}
 
 

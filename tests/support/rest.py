@@ -35,7 +35,7 @@ class Answer:
 class RestClient:
     """One keep-alive connection."""
 
-    def __init__(self, url: str, timeout_s: float = 20) -> None:
+    def __init__(self, url: str, timeout_s: float = 40) -> None:
         self.connection = http.client.HTTPConnection(url, timeout=timeout_s)
 
     def __enter__(self) -> RestClient:
@@ -128,7 +128,7 @@ def http_request(
 @dataclass
 class RawConnection:
     url: str
-    timeout_s: float = 20
+    timeout_s: float = 40
     is_closed: bool = False
     """The server has ended it."""
     _rest: bytes = b""

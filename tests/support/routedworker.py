@@ -19,7 +19,7 @@ import uvloop
 from tests.support.conditions import eventually
 from tests.support.gatewayprocess import ROOT, START_S, free_port
 
-EXIT_S = 20
+EXIT_S = 60
 
 
 class RoutedWorker:

@@ -41,7 +41,7 @@ class Traffic:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._process.send_signal(signal.SIGINT)
         try:
-            out, _ = self._process.communicate(timeout=20)
+            out, _ = self._process.communicate(timeout=60)
         finally:
             self._process.kill()
         counted = json.loads(out)
@@ -64,7 +64,7 @@ async def flow(url: str, model: str, n_channels: int) -> None:
     async def ask(call: Any) -> None:
         while not stop.is_set():
             try:
-                answer = pb.inference.ModelInferResponse.FromString(await call(message, timeout=20))
+                answer = pb.inference.ModelInferResponse.FromString(await call(message, timeout=60))
             except grpc.aio.AioRpcError as error:
                 failed[f"{error.code().name}: {error.details()}"] += 1
                 continue
@@ -76,7 +76,7 @@ async def flow(url: str, model: str, n_channels: int) -> None:
 
     async with Channels(url, n_channels) as channels:
         calls = [channel.unary_unary("/inference.GRPCInferenceService/ModelInfer") for channel in channels]
-        await calls[0](message, timeout=20)
+        await calls[0](message, timeout=60)
         print("flows", flush=True)
         await asyncio.gather(*(ask(call) for call in calls for _ in range(IN_FLIGHT)))
     print(json.dumps({"ok": ok, "failed": failed}))
