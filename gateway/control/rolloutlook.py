@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import TypeAdapter
 
-from gateway.control import acceptance, evidence, feedback, fleet, rolloutroute
+from gateway.control import acceptance, evidence, evidencebaseline, feedback, fleet, rolloutroute
 from gateway.control.evidence import Collected, Stretch, Watched
 from gateway.control.rolloutorders import orders_of
 from gateway.errors import GatewayError
 from gateway.observability import logs
-from gateway.rollout.baseline import Baseline
+from gateway.rollout.baseline import Baseline, LatencyBaseline
 from gateway.rollout.cursor import Cursor
-from gateway.rollout.guardrail import Latency
+from gateway.rollout.guardrail import Cost, Latency
 from gateway.rollout.phase import Stage, is_judged
 from gateway.rollout.plan import Plan
 from gateway.rollout.snapshot import Now, Snapshot, Trial, Worker
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from gateway.store.rolloutrecords import RolloutRecord
 
 BASELINE = TypeAdapter(Baseline)
+COST_PATIENCE_S = 30.0
+"""For stable's cost, where a guardrail asks for it: workers tell costs every ten seconds."""
 UNUSED_EPOCH = 1_000_000
 """A rollout that only watches sees generations that are nobody's epoch; each gets a number from here on."""
 
@@ -129,6 +131,7 @@ class Looker:
                 evidence_fault=collected.fault,
                 facts=collected.facts,
                 baseline=baseline,
+                latency=_latency_now(baseline, collected) if acts else None,
                 trial=trial,
                 load_fault=load_fault,
                 orders=orders_of(record),
@@ -190,13 +193,23 @@ class Looker:
             note(f"rollout: {what} cannot be read", rollout=record.id, error=text)
 
 
+def _latency_now(baseline: Baseline, collected: Collected) -> LatencyBaseline | None:
+    before = baseline.latency_now
+    if before is None or collected.stable_latency is None:
+        return None
+    return evidencebaseline.renewed(before, collected.stable_latency)
+
+
 def _when_known(trial: Trial, plan: Plan, baseline: Baseline, cursor: Cursor, now: Now) -> Trial:
     """Latency is judged at thresholds that stable's own answers gave, so it needs some before the first request falls
-    on the candidate; without any the rollout would stand still later, with callers on it.
+    on the candidate; without any the rollout would stand still later, with callers on it. Cost is waited for a moment,
+    not for ever: where every batch has several requests, nobody's is known alone.
     """
-    if baseline.latency is not None or not any(
-        isinstance(rail, Latency) and rail.required for rail in plan.guardrails.values()
-    ):
+    rails = plan.guardrails.values()
+    if baseline.latency is not None or not any(isinstance(rail, Latency) and rail.required for rail in rails):
+        waits = baseline.cost is None and now.wall_s < cursor.entered_s + COST_PATIENCE_S
+        if waits and any(isinstance(rail, Cost) for rail in rails):
+            return Trial(None, seen=f"{trial.seen or 'accepted'}; what a row of stable's costs is not known yet")
         return trial
     if cursor.deadline_s is not None and now.wall_s >= cursor.deadline_s:
         return Trial(

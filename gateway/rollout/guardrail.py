@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from gateway.config.units import expected
-from gateway.routing.fields import as_tuple
+from gateway.routing.fields import Duration, as_tuple
 
 Action = Literal["rollback", "pause", "alert"]
 G = TypeVar("G")
@@ -82,13 +82,15 @@ class Broken(_Guardrail):
 
 
 class Latency(_Guardrail):
-    """How long the version takes to answer, at the quantiles that stable had before the start."""
+    """How long the version takes to answer, at stable's own quantiles."""
 
     kind: Literal["latency"] = "latency"
     required: bool = True
     tolerated: Factor = 1.1
     """Times as slow as stable."""
     margin: Factor = 1.5
+    floor_us: Annotated[Duration, Field(alias="floor", ge=0)] = 1000
+    """Who is slower by less is not slower: twice as slow is nothing to callers where it is 0.2 ms instead of 0.1."""
     quantiles: Annotated[
         tuple[Share, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=8)
     ] = (0.5, 0.9, 0.95, 0.99, 0.999)  # fmt: skip

@@ -35,6 +35,11 @@ HARD_SHARE = 0.1
 SPLIT_RISK = 0.001
 """Of freezing a rollout whose split is sound: it costs a look by a person."""
 
+RAISED = 2.0
+"""How many times as wide margins are for a step that the policy `raise` lets pass. A bake, and with it the promotion,
+keeps the plan's.
+"""
+
 _WIDTHS = ((1, 2.0), (5, 1.5), (10, 1.25))  # up to this weight, so wide
 _US = 1_000_000
 _MINUTE_US = 60 * _US
@@ -271,6 +276,11 @@ class Plan(Section):
         if index == len(self.steps) - 1:
             return 1.0
         return next((width for weight, width in _WIDTHS if step.weight <= weight), 1.0)
+
+    def widths(self) -> tuple[float, ...]:
+        """All that margins may ever be multiplied by, ascending."""
+        found = {1.0, *(self.width(i) for i in range(len(self.steps)))}
+        return tuple(sorted({*found, *(RAISED * width for width in found)}))
 
     def gates_in_force(self) -> tuple[Gate, ...]:
         if self.gates is not None:

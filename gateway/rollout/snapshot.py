@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from gateway.rollout.baseline import Baseline
+from gateway.rollout.baseline import Baseline, LatencyBaseline
 from gateway.rollout.cursor import Cursor
 from gateway.rollout.evidence import Evidence
 
@@ -97,6 +97,7 @@ class Snapshot:
     evidence_fault: str = ""  # why the evidence cannot be read, or has a hole
     facts: Facts = Facts()
     baseline: Baseline = field(default_factory=Baseline)
+    latency: LatencyBaseline | None = None  # stable's since this epoch's traffic is in force; None: too few answers
     trial: Trial = Trial()
     load_fault: str = ""
     orders: Orders = Orders()
