@@ -77,7 +77,7 @@ def releases(stage: Path, served: GatewayProcess) -> dict[str, Release]:
             Release("postcodes"),
             Release("wine_lab"),
             Release("screening"),
-            Release("slow", {"acceptance": {"latency": 100}}),
+            Release("slow", {"acceptance": {"latency": 100}, "guardrails": {"latency": {"floor": "100us"}}}),
             Release("root"),
             Release("shop", {"guardrails": {"bought": BOUGHT}}),
             Release("dear", {**FOR_EVER, "guardrails": {**EASY, "cost": COST}}),
