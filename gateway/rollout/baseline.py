@@ -19,6 +19,8 @@ EVENTS_BEYOND = 5.0
 """Requests expected above a threshold: with fewer a quantile is the largest value seen, and a poor threshold."""
 STRAYED = 2.0
 """Times by which a quantile must have moved for its threshold to be of no use: what is between is slow evidence."""
+STRAY_REQUESTS, STRAY_EVENTS = 200, 50.0
+"""Answers of stable, and of those above the quantile, that must say so: a burst is no other speed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +53,19 @@ class LatencyBaseline:
                 total += count * (math.log(high) - math.log(us)) / (math.log(high) - math.log(low))
         return min(max(total, 0.5) / sum(self.counts), 1.0 - 1e-6)
 
-    def told(self, quantile: float) -> bool:
+    def told(self, quantile: float, events: float = EVENTS_BEYOND) -> bool:
         """Whether so many answers can tell this quantile."""
-        return sum(self.counts) * (1.0 - quantile) >= EVENTS_BEYOND
+        return sum(self.counts) * (1.0 - quantile) >= events
 
-    def strays_from(self, other: LatencyBaseline, upto: float, floor_us: int) -> str:
-        """In words, that stable is now so far from the other's thresholds that they show nothing; else empty."""
+    def strays_from(self, other: LatencyBaseline, upto: float, floor_us: int, times: int = 1) -> str:
+        """In words, that stable is now so far from the other's thresholds that they show nothing; else empty. It takes
+        so many times as many answers to say so.
+        """
+        if sum(self.counts) < STRAY_REQUESTS * times:
+            return ""
         for p, now, then in zip(self.quantiles, self.thresholds_us, other.thresholds_us, strict=True):
             apart = max(now, then) > STRAYED * min(now, then) and abs(now - then) > floor_us
-            if p <= upto and apart and self.told(p):
+            if p <= upto and apart and self.told(p, STRAY_EVENTS * times):
                 return f"{100.0 * p:g} % of stable's answers take up to {duration(now)}, not {duration(then)} as before"
         return ""
 

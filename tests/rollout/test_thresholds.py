@@ -58,6 +58,14 @@ def test_what_was_shown_before_stays_and_stable_that_is_where_it_was_has_no_new_
     assert {stage.index for stage in world.evidence.bins["latency"]} == {1, 2}
 
 
+def test_a_stable_whose_speed_keeps_changing_has_new_thresholds_ever_more_seldom() -> None:
+    world = begun(50.0, steps=[{"weight": 50, "min_time": "9min", "max_time": "10min"}])
+    for turn in range(500):
+        world.times = 1.0 if turn // 10 % 2 else 50.0
+        world.run(1)
+    assert 2 <= world.cursor.epoch <= 12  # each takes twice as many answers as the one before: 200, 400, ... 200,000
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("evidence_age_s", None), ("evidence_fault", "a hole"), ("route_fault", "somebody else's")],

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,8 @@ def _over(control: ControlClient, rollout: str) -> dict[str, Any]:
 
 
 def _weights(release: Release) -> list[float]:
-    return [each["weight_percent"] for each in release.rollout["stages"]]
+    """One after the other; where stable became faster or slower, the same weight has two epochs."""
+    return [weight for weight, _ in groupby(each["weight_percent"] for each in release.rollout["stages"])]
 
 
 # --- what became of each

@@ -144,8 +144,10 @@ class World:
     def latency_now(self) -> LatencyBaseline | None:
         """Stable's in this epoch."""
         law = self.baseline.latency
-        if law is None or self.evidence.drawn(self.cursor.epoch)[0] < 200:
+        n = self.evidence.drawn(self.cursor.epoch)[0]
+        if law is None or n < 200:
             return None
+        law = replace(law, counts=tuple(round(k * n / sum(law.counts)) for k in law.counts))
         thresholds = tuple(round(self.times * threshold) for threshold in law.thresholds_us)
         return replace(law, edges_us=tuple(self.times * edge for edge in law.edges_us), thresholds_us=thresholds)
 
