@@ -4,7 +4,7 @@ snapshot and not raised, so that an operator's word and a rollback never wait fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,11 +15,15 @@ from gateway.control.evidence import Collected, Stretch, Watched
 from gateway.control.rolloutorders import orders_of
 from gateway.errors import GatewayError
 from gateway.observability import logs
+from gateway.rollout import capacity
 from gateway.rollout.baseline import Baseline, LatencyBaseline
+from gateway.rollout.capacity import Capacity
 from gateway.rollout.cursor import Cursor
 from gateway.rollout.guardrail import Cost, Latency
 from gateway.rollout.phase import Stage, is_judged
 from gateway.rollout.plan import Plan
+from gateway.rollout.room import KIND as ROOM_KIND
+from gateway.rollout.room import Room
 from gateway.rollout.snapshot import Now, Snapshot, Trial, Worker
 from gateway.routing.route import SHARE_UNIT, RouteError, parse
 
@@ -82,10 +86,9 @@ class Sight:
 
 @dataclass(slots=True)
 class Looker:
-    """One per control process. `capacity`: the largest weight that the candidate can carry, None when not known."""
+    """One per control process."""
 
     senses: Senses = field(default_factory=Real)
-    capacity: Callable[[Store, Watched, Collected], int | None] = lambda *_: None
     _told: dict[str, str] = field(default_factory=dict)
 
     def look(
@@ -118,9 +121,10 @@ class Looker:
                 record.model, record.stable, record.candidate, stretches, plan, baseline, record.created_at
             )
             collected = self._collected(store, live, watched, record, now)
-            capacity = self.capacity(store, watched, collected)
-        else:
-            capacity = None
+        room = None
+        if acts and (is_judged(cursor.stage) or cursor.stage is Stage.WARMING):
+            rate = _requests_per_s(cursor, collected, baseline, record, now)
+            room = self._capacity(store, live, record, plan, rate)
         return Sight(
             Snapshot(
                 cursor=cursor,
@@ -135,7 +139,8 @@ class Looker:
                 trial=trial,
                 load_fault=load_fault,
                 orders=orders_of(record),
-                capacity_units=capacity,
+                capacity_units=room.units if room else None,
+                capacity_seen=room.seen if room else "",
                 in_flight=collected.in_flight if acts else 0,
                 route_fault=route_fault(record, route) if acts else "",
             ),
@@ -184,6 +189,28 @@ class Looker:
             self._tell(record, "evidence", error)
             return Collected(age_s=None, fault=f"it cannot be read: {error or type(error).__name__}")
 
+    def _capacity(
+        self, store: Store, live: Sequence[WorkerRecord], record: RolloutRecord, plan: Plan, requests_per_s: float
+    ) -> Capacity | None:
+        if plan.capacity is None:
+            return None
+        here = {worker.incarnation for worker in live}
+        try:
+            found = [
+                [
+                    Room.from_body(each.body)
+                    for each in store.reports(ROOM_KIND, record.model, version)
+                    if each.incarnation in here
+                ]
+                for version in (record.candidate, record.stable)
+            ]
+        except Exception as error:
+            self._tell(record, "capacity", error)
+            return None
+        if len(found[0]) < len(here):
+            return None
+        return capacity.most(found[0], found[1], requests_per_s, plan.capacity)
+
     def _tell(self, record: RolloutRecord, what: str, error: Exception) -> None:
         """Once for each cause."""
         key, text = f"{record.id}/{what}", f"{type(error).__name__}: {error}"
@@ -191,6 +218,18 @@ class Looker:
             self._told[key] = text
             note = logs.get().warning if isinstance(error, GatewayError) else logs.get().exception
             note(f"rollout: {what} cannot be read", rollout=record.id, error=text)
+
+
+def _requests_per_s(cursor: Cursor, collected: Collected, baseline: Baseline, record: RolloutRecord, now: Now) -> float:
+    """Of the model: now, or over the whole rollout, whichever is more; before it has any, as before the start."""
+    if not record.stages:
+        return baseline.requests_per_s
+    facts, began_s = collected.facts, record.stages[0].at
+    whole = (facts.n_stable + facts.n_candidate) / max(now.wall_s - began_s, 1.0)
+    since_s = now.wall_s - cursor.acknowledged_s if cursor.acknowledged_s is not None else 0.0
+    if since_s < 1.0:
+        return whole
+    return max(whole, sum(collected.evidence.drawn(cursor.epoch)) / since_s)
 
 
 def _latency_now(baseline: Baseline, collected: Collected) -> LatencyBaseline | None:

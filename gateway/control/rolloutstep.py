@@ -34,7 +34,9 @@ _TOLD = {
     Event.PROMOTE: "promoted",
     Event.GIVE_UP: "needs_operator",
 }
-_WAITS = (Hold.GATE, Hold.INSUFFICIENT_EVIDENCE, Hold.GUARDRAIL, Hold.STABLE_LOST, Hold.SPLIT, Hold.ROUTE)
+_WAITS = (
+    Hold.GATE, Hold.INSUFFICIENT_EVIDENCE, Hold.GUARDRAIL, Hold.STABLE_LOST, Hold.SPLIT, Hold.ROUTE, Hold.CAPACITY
+)  # fmt: skip
 """Holds that only a person ends, or ought to know of."""
 
 _OUTCOMES = {

@@ -187,7 +187,8 @@ def next_stage(look: Look, why: str, *, by_order: bool = False, to_end: bool = F
         text = (
             f"the candidate can carry {most * 100 / SHARE_UNIT:g} %, the next weight is {units * 100 / SHARE_UNIT:g} %"
         )
-        look.hold(Hold.CAPACITY, text)
+        seen = look.snapshot.capacity_seen
+        look.hold(Hold.CAPACITY, f"{text}: {seen}" if seen else text)
     if look.cursor.stage is Stage.WARMING and not look.stable_can_serve():
         look.hold(Hold.STABLE_LOST, "stable cannot serve in every worker: there would be no way back")
     if look.holds & STANDS or (look.holds and not by_order):

@@ -19,7 +19,7 @@ Action = Literal["rollback", "pause", "alert"]
 G = TypeVar("G")
 
 
-def _share(value: Any) -> float:
+def share_of(value: Any) -> float:
     """0.005 or "0.5 %"."""
     number = value
     if isinstance(value, str) and (found := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", value, re.ASCII)):
@@ -33,7 +33,7 @@ def _number(value: Any) -> Any:
     return float(value) if type(value) is int else value
 
 
-Share = Annotated[float, BeforeValidator(_share)]
+Share = Annotated[float, BeforeValidator(share_of)]
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Factor = Annotated[Number, Field(ge=1.0, le=100.0)]
 Above = Annotated[Number, Field(gt=0.0)]

@@ -17,12 +17,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError, field_validator, model_validator
 
 from gateway.config.files import faults_of, read_mapping
 from gateway.config.units import expected
 from gateway.evidence.combine import Budget
-from gateway.rollout.guardrail import DEFAULTS, Factor, Guardrail, Section, Share
+from gateway.rollout.guardrail import DEFAULTS, Factor, Guardrail, Section, Share, share_of
 from gateway.routing.fields import ArmName, Duration, Percent, Size, Version, as_tuple
 from gateway.routing.route import SHARE_UNIT, RouteError, Sticky
 
@@ -163,6 +163,14 @@ def _guardrails(value: Any) -> Any:
     return merged
 
 
+def _share_or_off(value: Any) -> float | None:
+    return None if value in (None, False, "off") else share_of(value)
+
+
+def _off_if_none(value: float | None) -> float | str:
+    return "off" if value is None else value
+
+
 def _steps(value: Any) -> Any:
     if not isinstance(value, (list, tuple)):
         return value
@@ -195,6 +203,8 @@ class Plan(Section):
     holds: Holds = Holds()
     acceptance: Acceptance = Acceptance()
     timing: Timing = Timing()
+    capacity: Annotated[float | None, BeforeValidator(_share_or_off), PlainSerializer(_off_if_none)] = 0.8
+    """Of their time that the candidate's executors may be busy, as reckoned before it gets more traffic; or `off`."""
     gates: Annotated[tuple[Gate, ...], BeforeValidator(as_tuple)] | None = None
     """Where an operator's word is needed: before the first answer for a caller, before baking, before the promotion.
     Default: traffic, when nothing would have been compared by then (blue-green without a shadow, or a shadow alone).

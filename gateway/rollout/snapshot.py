@@ -102,6 +102,7 @@ class Snapshot:
     load_fault: str = ""
     orders: Orders = Orders()
     capacity_units: int | None = None  # the largest weight that the candidate can carry; None: not known
+    capacity_seen: str = ""  # what that was reckoned from, for a person
     in_flight: int | None = None  # requests that the candidate has still to answer; None: nobody counts
     route_fault: str = ""  # what the route in force says that this rollout did not, if anything
 
