@@ -21,11 +21,12 @@ from gateway.control.fleet import LEAVING
 from gateway.evidence.counts import BinnedStage, Stage
 from gateway.evidence.mean import MomentStage
 from gateway.evidence.paired import PairStage
+from gateway.monitoring.tile import latency_bounds_us
 from gateway.native import scales
 from gateway.native.pairs import SIZES
 from gateway.rollout import guardrail as rails
 from gateway.rollout.baseline import Baseline
-from gateway.rollout.evidence import Evidence
+from gateway.rollout.evidence import Evidence, latency_limits
 from gateway.rollout.plan import Plan
 from gateway.rollout.snapshot import Facts
 
@@ -77,6 +78,8 @@ class Collected:
     lowered: Mapping[str, str] = field(default_factory=dict)
     """By incarnation, why it took weight from the candidate by itself."""
     in_flight: int | None = None
+    stable_latency: Integers | None = None
+    """Cells of stable's settled answers in the newest epoch."""
 
 
 Further = Callable[["Store", Watched], Evidence]
@@ -153,8 +156,12 @@ def collect(
     told: dict[int, list[Told]] = {}
     faults: list[str] = []
     found = Evidence()
+    newest = max((stretch.epoch for stretch in watched.stages.values()), default=0)
+    latency: Integers = np.zeros(len(latency_bounds_us()), np.int64)
     for generation, each in sorted(reports.items()):
         read = _read(watched, generation, each)
+        if watched.stages[generation].epoch == newest:
+            latency = latency + read.stable_latency
         at_s = {report.incarnation: report.at for report in each}
         told[generation] = [one.said_again(at_s[one.incarnation]) for one in read.told]
         faults += read.faults
@@ -183,6 +190,7 @@ def collect(
         sum(one.open[1] for name, ones in by_worker.items() if name in here for one in ones)
         if all(record.incarnation in by_worker for record in live)
         else None,
+        latency,
     )
 
 
@@ -198,6 +206,7 @@ class _Read:
     told: tuple[Told, ...]
     faults: tuple[str, ...]
     evidence: Evidence
+    stable_latency: Integers
 
     def is_of(self, watched: Watched, generation: int, bodies: tuple[bytes, ...]) -> bool:
         before = self.watched
@@ -239,7 +248,9 @@ def _read_anew(watched: Watched, generation: int, reports: Sequence[Report], bod
     except ValueError as error:  # CountError too: counts that cannot be
         faults.append(f"generation {generation}: {error}")
     slim = tuple(replace(one, counts=None) for one in told)
-    return _Read(watched, bodies, slim, tuple(faults), evidence)
+    cells = [one.counts[0][scales.LATENCY] for one in told if one.counts is not None]
+    latency: Integers = np.sum(cells, axis=0) if cells else np.zeros(len(latency_bounds_us()), np.int64)
+    return _Read(watched, bodies, slim, tuple(faults), evidence, latency)
 
 
 def _evidence(watched: Watched, generation: int, told: Sequence[Told]) -> Evidence:
@@ -260,10 +271,10 @@ def _evidence(watched: Watched, generation: int, told: Sequence[Told]) -> Eviden
                 event = scales.FAILED if isinstance(rail, rails.Errors) else scales.BROKEN
                 n, k = (int(stable[scales.JUDGED]), int(candidate[scales.JUDGED])), (stable[event], candidate[event])
                 labels[name] = (Stage(epoch, pi, *n, int(k[0]), int(k[1])),)
-            case rails.Latency() if watched.baseline.latency:
-                cuts = watched.baseline.latency.thresholds_us
-                sides = (latency_bins(side[scales.LATENCY], cuts) for side in (stable, candidate))
-                bins[name] = (BinnedStage(epoch, pi, *sides),)
+            case rails.Latency() if frozen := watched.baseline.latency_at(epoch):
+                usual = latency_bins(stable[scales.LATENCY], frozen.thresholds_us)
+                for key, limits in latency_limits(name, rail, watched.plan, frozen).items():
+                    bins[key] = (BinnedStage(epoch, pi, usual, latency_bins(candidate[scales.LATENCY], limits)),)
             case rails.Distribution():
                 if found := _values(watched, rail, counted, times):
                     bins[name] = (BinnedStage(epoch, pi, *found),)

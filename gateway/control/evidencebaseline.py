@@ -37,6 +37,8 @@ LEAST_RUNS = 30
 """Of stable alone in its batch, below which its cost is not known."""
 MAX_EACH = 8
 """Values of a row that workers count each for itself: ext/gateway/native/seen.pyx."""
+LEAST_RENEWED = 200
+"""Answers of stable for new thresholds: ten of them are above the 95th percentile, the last that must be shown."""
 BINS = 10
 """Of an output, about equally full: enough to see a shift, few enough to see it early."""
 
@@ -73,6 +75,21 @@ def freeze(latency: Integers, quantiles: Sequence[float]) -> LatencyBaseline | N
     for threshold, p in zip(found.thresholds_us, found.quantiles, strict=True):
         moved.setdefault(max(int(bounds[np.abs(bounds - threshold).argmin()]), 1), p)
     return replace(found, thresholds_us=tuple(moved), quantiles=tuple(moved.values()))
+
+
+def renewed(before: LatencyBaseline, latency: Integers) -> LatencyBaseline | None:
+    """The same quantiles, of later answers of stable; None with too few. One further out than these can tell stays
+    where it was, or makes room for those below it.
+    """
+    if int(latency.sum()) < LEAST_RENEWED or (found := freeze(latency, before.quantiles)) is None:
+        return None
+    bounds = latency_bounds_us()
+    told = dict(zip(found.quantiles, found.thresholds_us, strict=True))
+    thresholds: list[int] = []
+    for p, old in zip(before.quantiles, before.thresholds_us, strict=True):
+        least = int(bounds[np.searchsorted(bounds, thresholds[-1], side="right")]) if thresholds else 1
+        thresholds.append(max(told.get(p, least if found.told(p) else old), least))
+    return replace(found, thresholds_us=tuple(thresholds), quantiles=before.quantiles)
 
 
 def _cost(reports: Iterable[Report]) -> CostBaseline | None:

@@ -4,22 +4,26 @@ snapshot and not raised, so that an operator's word and a rollback never wait fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import TypeAdapter
 
-from gateway.control import acceptance, evidence, feedback, fleet, rolloutroute
+from gateway.control import acceptance, evidence, evidencebaseline, feedback, fleet, rolloutroute
 from gateway.control.evidence import Collected, Stretch, Watched
 from gateway.control.rolloutorders import orders_of
 from gateway.errors import GatewayError
 from gateway.observability import logs
-from gateway.rollout.baseline import Baseline
+from gateway.rollout import capacity
+from gateway.rollout.baseline import Baseline, LatencyBaseline
+from gateway.rollout.capacity import Capacity
 from gateway.rollout.cursor import Cursor
-from gateway.rollout.guardrail import Latency
+from gateway.rollout.guardrail import Cost, Latency
 from gateway.rollout.phase import Stage, is_judged
 from gateway.rollout.plan import Plan
+from gateway.rollout.room import KIND as ROOM_KIND
+from gateway.rollout.room import Room
 from gateway.rollout.snapshot import Now, Snapshot, Trial, Worker
 from gateway.routing.route import SHARE_UNIT, RouteError, parse
 
@@ -28,6 +32,8 @@ if TYPE_CHECKING:
     from gateway.store.rolloutrecords import RolloutRecord
 
 BASELINE = TypeAdapter(Baseline)
+COST_PATIENCE_S = 30.0
+"""For stable's cost, where a guardrail asks for it: workers tell costs every ten seconds."""
 UNUSED_EPOCH = 1_000_000
 """A rollout that only watches sees generations that are nobody's epoch; each gets a number from here on."""
 
@@ -80,10 +86,9 @@ class Sight:
 
 @dataclass(slots=True)
 class Looker:
-    """One per control process. `capacity`: the largest weight that the candidate can carry, None when not known."""
+    """One per control process."""
 
     senses: Senses = field(default_factory=Real)
-    capacity: Callable[[Store, Watched, Collected], int | None] = lambda *_: None
     _told: dict[str, str] = field(default_factory=dict)
 
     def look(
@@ -116,9 +121,10 @@ class Looker:
                 record.model, record.stable, record.candidate, stretches, plan, baseline, record.created_at
             )
             collected = self._collected(store, live, watched, record, now)
-            capacity = self.capacity(store, watched, collected)
-        else:
-            capacity = None
+        room = None
+        if acts and (is_judged(cursor.stage) or cursor.stage is Stage.WARMING):
+            rate = _requests_per_s(cursor, collected, baseline, record, now)
+            room = self._capacity(store, live, record, plan, rate)
         return Sight(
             Snapshot(
                 cursor=cursor,
@@ -129,10 +135,12 @@ class Looker:
                 evidence_fault=collected.fault,
                 facts=collected.facts,
                 baseline=baseline,
+                latency=_latency_now(baseline, collected) if acts else None,
                 trial=trial,
                 load_fault=load_fault,
                 orders=orders_of(record),
-                capacity_units=capacity,
+                capacity_units=room.units if room else None,
+                capacity_seen=room.seen if room else "",
                 in_flight=collected.in_flight if acts else 0,
                 route_fault=route_fault(record, route) if acts else "",
             ),
@@ -181,6 +189,28 @@ class Looker:
             self._tell(record, "evidence", error)
             return Collected(age_s=None, fault=f"it cannot be read: {error or type(error).__name__}")
 
+    def _capacity(
+        self, store: Store, live: Sequence[WorkerRecord], record: RolloutRecord, plan: Plan, requests_per_s: float
+    ) -> Capacity | None:
+        if plan.capacity is None:
+            return None
+        here = {worker.incarnation for worker in live}
+        try:
+            found = [
+                [
+                    Room.from_body(each.body)
+                    for each in store.reports(ROOM_KIND, record.model, version)
+                    if each.incarnation in here
+                ]
+                for version in (record.candidate, record.stable)
+            ]
+        except Exception as error:
+            self._tell(record, "capacity", error)
+            return None
+        if len(found[0]) < len(here):
+            return None
+        return capacity.most(found[0], found[1], requests_per_s, plan.capacity)
+
     def _tell(self, record: RolloutRecord, what: str, error: Exception) -> None:
         """Once for each cause."""
         key, text = f"{record.id}/{what}", f"{type(error).__name__}: {error}"
@@ -190,13 +220,35 @@ class Looker:
             note(f"rollout: {what} cannot be read", rollout=record.id, error=text)
 
 
+def _requests_per_s(cursor: Cursor, collected: Collected, baseline: Baseline, record: RolloutRecord, now: Now) -> float:
+    """Of the model: now, or over the whole rollout, whichever is more; before it has any, as before the start."""
+    if not record.stages:
+        return baseline.requests_per_s
+    facts, began_s = collected.facts, record.stages[0].at
+    whole = (facts.n_stable + facts.n_candidate) / max(now.wall_s - began_s, 1.0)
+    since_s = now.wall_s - cursor.acknowledged_s if cursor.acknowledged_s is not None else 0.0
+    if since_s < 1.0:
+        return whole
+    return max(whole, sum(collected.evidence.drawn(cursor.epoch)) / since_s)
+
+
+def _latency_now(baseline: Baseline, collected: Collected) -> LatencyBaseline | None:
+    before = baseline.latency_now
+    if before is None or collected.stable_latency is None:
+        return None
+    return evidencebaseline.renewed(before, collected.stable_latency)
+
+
 def _when_known(trial: Trial, plan: Plan, baseline: Baseline, cursor: Cursor, now: Now) -> Trial:
     """Latency is judged at thresholds that stable's own answers gave, so it needs some before the first request falls
-    on the candidate; without any the rollout would stand still later, with callers on it.
+    on the candidate; without any the rollout would stand still later, with callers on it. Cost is waited for a moment,
+    not for ever: where every batch has several requests, nobody's is known alone.
     """
-    if baseline.latency is not None or not any(
-        isinstance(rail, Latency) and rail.required for rail in plan.guardrails.values()
-    ):
+    rails = plan.guardrails.values()
+    if baseline.latency is not None or not any(isinstance(rail, Latency) and rail.required for rail in rails):
+        waits = baseline.cost is None and now.wall_s < cursor.entered_s + COST_PATIENCE_S
+        if waits and any(isinstance(rail, Cost) for rail in rails):
+            return Trial(None, seen=f"{trial.seen or 'accepted'}; what a row of stable's costs is not known yet")
         return trial
     if cursor.deadline_s is not None and now.wall_s >= cursor.deadline_s:
         return Trial(

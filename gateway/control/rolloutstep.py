@@ -34,7 +34,9 @@ _TOLD = {
     Event.PROMOTE: "promoted",
     Event.GIVE_UP: "needs_operator",
 }
-_WAITS = (Hold.GATE, Hold.INSUFFICIENT_EVIDENCE, Hold.GUARDRAIL, Hold.STABLE_LOST, Hold.SPLIT, Hold.ROUTE)
+_WAITS = (
+    Hold.GATE, Hold.INSUFFICIENT_EVIDENCE, Hold.GUARDRAIL, Hold.STABLE_LOST, Hold.SPLIT, Hold.ROUTE, Hold.CAPACITY
+)  # fmt: skip
 """Holds that only a person ends, or ought to know of."""
 
 _OUTCOMES = {
@@ -72,7 +74,7 @@ def step_of(
         route=route,
         adopts=publishes and route is None,
         route_generation=sight.route.generation if sight.route else 0,
-        baseline=document(snapshot.baseline) if record.baseline is None and decision.changes_traffic else None,
+        baseline=_baseline(record, snapshot, decision),
         base=base,
         want=_want(record, snapshot, decision) if acts else frozenset(),
         unwant=_unwant(record, sight, decision) if acts else frozenset(),
@@ -83,6 +85,14 @@ def step_of(
         outcome=_OUTCOMES.get(cursor.stage, "") if ends or cursor.stage is Stage.PROMOTED else "",
         deliveries=tuple(_deliveries(record, before, decision, sight, headline, endpoints)),
     )
+
+
+def _baseline(record: RolloutRecord, snapshot: Snapshot, decision: Decision) -> dict[str, Any] | None:
+    """What is to be kept of stable: as it was measured, with the first traffic, and its latency with each step."""
+    if not decision.changes_traffic:
+        return None
+    baseline = decision.baseline_after(snapshot)
+    return document(baseline) if record.baseline is None or baseline != snapshot.baseline else None
 
 
 def _route(

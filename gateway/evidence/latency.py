@@ -1,13 +1,20 @@
 """Is the candidate slower? Label tests at frozen thresholds, averaged.
 
-Thresholds are frozen before the start (the baseline's p50, p90, p95, p99, p99.9, or an objective). Each counts one
-event, "slower than x_k", and is tested by `label`; a timeout or an error is slower than all of them.
+Thresholds are frozen before the requests that they count (stable's p50, p90, p95, p99, p99.9, or an objective). Each
+counts one event, "slower than x_k", and is tested by `label`; a timeout or an error is slower than all of them.
 
     rollback:  E = mean_k E_k      H0 "at no threshold is the relative risk above the tolerated"
     promote:   E = min_k E_k       H0 "at some threshold the relative risk is at least the margin"
 
+Of the candidate the event may be "slower than y_k", y_k > x_k. If it takes at most g(x) where stable takes x, with g
+rising, then P(candidate > g(x_k)) <= P(stable > x_k), whatever the laws are and however they change: with y_k = g(x_k)
+a tolerance in time is the relative risk 1, and nothing needs to be known of stable's law. That is how a guardrail has
+"1.1 times as slow" and "a millisecond is nothing": g(x) = max(1.1 x, x + 1 ms).
+
 Source: own composition. The mean of e-processes is an e-process under any dependence; the minimum is one under each
-single null, so under their union (Berger 1982, intersection-union test). Neither costs a share of the risk.
+single null, so under their union (Berger 1982, intersection-union test). Neither costs a share of the risk. Thresholds
+may change from one stage to the next, if what changes them was known before: an event is the candidate's with the same
+probability whatever its threshold is.
 Guarantee: exact, as `label`.
 """
 
@@ -35,14 +42,17 @@ class LatencyQuestion:
     thresholds_us: tuple[int, ...]  # ascending
     direction: Direction
     log_threshold: float
-    r0: tuple[float, ...]  # tolerated relative risk, or margin, of each threshold: see `relative_risks`
+    r0: tuple[float, ...]  # tolerated relative risk, or margin, of each threshold
     phi: float = 1.0  # size of the bursts that slow answers come in, see `dispersion`
+    limits_us: tuple[int, ...] = ()  # above which the candidate's answers were counted; default: the thresholds
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stages", merge(self.stages))
         n = len(self.thresholds_us)
         if not n or any(a >= b for a, b in zip(self.thresholds_us, self.thresholds_us[1:], strict=False)):
             raise ValueError(f"thresholds_us: got {self.thresholds_us!r}, expected at least one, in ascending order")
+        if self.limits_us and len(self.limits_us) != n:
+            raise ValueError(f"limits_us: got {len(self.limits_us)} values, expected one for each of {n} thresholds")
         if len(self.r0) != n:
             raise ValueError(f"r0: got {len(self.r0)} values, expected one for each of {n} thresholds")
         for stage in self.stages:
@@ -52,6 +62,9 @@ class LatencyQuestion:
     def at(self, threshold: int) -> Question:
         """The label test of one threshold."""
         event = f"is slower than {duration(self.thresholds_us[threshold])}"
+        if self.limits_us:
+            limit = duration(self.limits_us[threshold])
+            event = f"is slower than {limit} (stable: than {duration(self.thresholds_us[threshold])})"
         stages = tuple(stage.above(threshold + 1) for stage in self.stages)
         return Question(stages, self.direction, self.r0[threshold], self.log_threshold, event, phi=self.phi)
 
@@ -79,7 +92,7 @@ def promote(
 ) -> Verdict:
     """OK when at each threshold the evidence excludes the margin: a relative risk, or one for each threshold.
 
-    A single margin is rarely right: at the median no candidate can exceed twice as often. See `relative_risks`.
+    A single margin is rarely right: at the median no candidate can exceed twice as often.
     """
     return _ask(stages, thresholds_us, log_threshold, Direction.PROMOTE, margin)
 
@@ -110,27 +123,6 @@ def judge(questions: Sequence[LatencyQuestion]) -> list[Verdict]:
         counts = tuple((s.index, s.pi, *s.stable, *s.candidate) for s in question.stages)
         verdicts.append(replace(verdict, counts=counts))
     return verdicts
-
-
-def relative_risks(
-    counts: Sequence[int], edges_us: Sequence[float], thresholds_us: Sequence[int], slowdown: float
-) -> tuple[float, ...]:
-    """The relative risk at each threshold of a candidate that is `slowdown` times as slow: what r0 and margins are.
-
-    r_k = P(X > x_k / slowdown) / P(X > x_k), X as in a frozen histogram of stable: `counts[i]` requests between
-    edges_us[i] and edges_us[i+1], spread evenly in the logarithm. A margin in time is a margin that people can set;
-    without requests above a threshold it is the slowdown itself.
-    """
-    if not slowdown > 0.0:
-        raise ValueError(f"slowdown: got {slowdown!r}, expected a factor above 0")
-    if len(edges_us) != len(counts) + 1:
-        raise ValueError(f"edges_us: got {len(edges_us)} edges, expected {len(counts) + 1}: one more than counts")
-    log_edges = np.log(np.asarray(edges_us, np.float64))
-    above = np.concatenate([np.cumsum(np.asarray(counts, np.float64)[::-1])[::-1], [0.0]])
-    now = np.interp(np.log(thresholds_us), log_edges, above)
-    slower = np.interp(np.log(thresholds_us) - math.log(slowdown), log_edges, above)
-    risks = np.where(now > 0.0, slower / np.where(now > 0.0, now, 1.0), slowdown)
-    return tuple(float(risk) for risk in risks)
 
 
 def duration(us: float) -> str:

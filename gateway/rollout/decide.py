@@ -106,7 +106,7 @@ def _live(look: Look) -> Decision:
     earn.find_holds(look)
     if back := _policy_back(look):
         return back
-    decision = earn.go_on(look)
+    decision = earn.renewed(look) or earn.go_on(look)
     if decision.event is None and look.suspicions:
         return replace(decision, next_look_s=CONFIRM_LOOK_S)
     return decision

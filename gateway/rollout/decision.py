@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.evidence.verdict import Verdict
+from gateway.rollout.baseline import Baseline
 from gateway.rollout.cursor import Cursor
 from gateway.rollout.judge import GuardrailVerdict
-from gateway.rollout.phase import Event, Health, Hold
+from gateway.rollout.phase import Event, Health, Hold, Stage
+from gateway.rollout.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,13 @@ class Decision:
     @property
     def holds(self) -> tuple[Hold, ...]:
         return tuple(hold for hold, _ in self.cursor.holds)
+
+    def baseline_after(self, snapshot: Snapshot) -> Baseline:
+        """For the epoch that begins, thresholds are where stable's answers were in the one that ends."""
+        cursor = self.cursor
+        if not self.changes_traffic or not cursor.units or cursor.stage not in (Stage.STEP, Stage.BAKING):
+            return snapshot.baseline
+        return snapshot.baseline.renewed(cursor.epoch, snapshot.latency)
 
     def changes(self, before: Cursor) -> bool:
         """Whether there is something to store and to tell: more than that somebody looked."""

@@ -7,17 +7,16 @@ from dataclasses import replace
 from gateway.rollout import hard
 from gateway.rollout.cursor import Cursor
 from gateway.rollout.decision import Decision
+from gateway.rollout.guardrail import Latency
 from gateway.rollout.look import CALM_LOOK_S, LATE_LOOK_S, LIVE_LOOK_S, US, Look
 from gateway.rollout.phase import Event, Hold, Stage
+from gateway.rollout.plan import RAISED
 from gateway.routing.route import SHARE_UNIT
-
-RAISED = 2.0
-"""How many times as wide margins are for a step that the policy `raise` lets pass. A bake, and with it the promotion,
-keeps the plan's.
-"""
 
 STANDS = frozenset({Hold.CLOCK, Hold.SUSPECT, Hold.ACKNOWLEDGEMENT, Hold.ROUTE, Hold.CAPACITY})
 """Holds that no operator's word overrides: they pass by themselves, or a rollback follows."""
+UNSOUND = frozenset({Hold.JUDGE_UNAVAILABLE, Hold.SPLIT, Hold.STABLE_LOST})
+"""What is counted then is not to be built upon."""
 
 
 def acknowledged(look: Look) -> Cursor:
@@ -31,7 +30,7 @@ def acknowledged(look: Look) -> Cursor:
         Stage.STEP: (plan.steps[cursor.step].min_time_us, plan.steps[cursor.step].max_time_us),
         Stage.BAKING: (plan.bake.time_us, plan.bake.max_time_us),
     }.get(cursor.stage, (None, None))
-    if least_us is None or most_us is None:
+    if least_us is None or most_us is None or cursor.deadline_s is not None:  # the clock goes on: see `renewed`
         return cursor
     return replace(cursor, not_before_s=look.after(least_us), deadline_s=look.after(most_us))
 
@@ -92,6 +91,27 @@ def _other_weight(look: Look) -> str:
             got, expected = worker.units * 100.0 / SHARE_UNIT, look.cursor.units * 100.0 / SHARE_UNIT
             return f"worker {worker.incarnation} gives the candidate {got:g} %, expected {expected:g} %"
     return ""
+
+
+def renewed(look: Look) -> Decision | None:
+    """The same weight in a new epoch, when stable's latency is not where its thresholds are: it was stalled when they
+    were taken, or is under another load now. They would blame nobody, and show nobody good; what they have shown so far
+    stays.
+    """
+    cursor, now, before = look.cursor, look.snapshot.latency, look.snapshot.baseline.latency_now
+    if now is None or before is None or cursor.stage is Stage.SHADOW or cursor.units == SHARE_UNIT:
+        return None
+    if look.holds & (STANDS | UNSOUND):
+        return None
+    again = max(len(look.snapshot.baseline.later) - max(cursor.step, 0), 0)  # each time twice as many must say so
+    for rail in look.plan.guardrails.values():
+        if isinstance(rail, Latency) and (text := now.strays_from(before, rail.shown, rail.floor_us, 2**again)):
+            look.say(f"latency is counted at new thresholds: {text}")
+            after = look.traffic(cursor, cursor.units)
+            return look.stay(
+                LIVE_LOOK_S, replace(after, not_before_s=cursor.not_before_s, deadline_s=cursor.deadline_s)
+            )
+    return None
 
 
 def go_on(look: Look) -> Decision:
@@ -167,7 +187,8 @@ def next_stage(look: Look, why: str, *, by_order: bool = False, to_end: bool = F
         text = (
             f"the candidate can carry {most * 100 / SHARE_UNIT:g} %, the next weight is {units * 100 / SHARE_UNIT:g} %"
         )
-        look.hold(Hold.CAPACITY, text)
+        seen = look.snapshot.capacity_seen
+        look.hold(Hold.CAPACITY, f"{text}: {seen}" if seen else text)
     if look.cursor.stage is Stage.WARMING and not look.stable_can_serve():
         look.hold(Hold.STABLE_LOST, "stable cannot serve in every worker: there would be no way back")
     if look.holds & STANDS or (look.holds and not by_order):

@@ -5,7 +5,8 @@ traffic begins the next. Only settled requests are here: how a worker's counts b
 What is counted where, by the kind of the guardrail:
 
     errors, broken              labels    requests with the event, by arm
-    latency                     bins      by the frozen thresholds, fastest first
+    latency                     bins      by the thresholds of the epoch, fastest first, the candidate's by what is
+                                          tolerated at them; under `latency_limits` for each margin as well
     distribution                bins      by bin or class of the output
     metric                      bins      by level, see evidence.betting.Metric.level
     cost                        moments   see baseline.CostBaseline.metric
@@ -22,6 +23,9 @@ from typing import Any
 from gateway.evidence.counts import BinnedStage, Stage, merge
 from gateway.evidence.mean import MomentStage
 from gateway.evidence.paired import PairStage
+from gateway.rollout.baseline import LatencyBaseline
+from gateway.rollout.guardrail import Latency
+from gateway.rollout.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,19 @@ class Evidence:
         """Shadow pairs in an epoch, of the guardrail that has fewest."""
         each = [sum(stage.n for stage in stages if stage.index == epoch) for stages in self.pairs.values()]
         return min(each, default=0)
+
+
+def margin_key(name: str, width: float) -> str:
+    """Of a latency guardrail's bins at its margin, so many times as wide. No guardrail has a name with a slash."""
+    return f"{name}/{width:g}"
+
+
+def latency_limits(name: str, rail: Latency, plan: Plan, frozen: LatencyBaseline) -> dict[str, tuple[int, ...]]:
+    """By the key in `bins`: above what the candidate's answers count, where stable's count above the thresholds."""
+    found = {name: frozen.limits(rail.tolerated, rail.floor_us)}
+    for width in plan.widths():
+        found[margin_key(name, width)] = frozen.limits(1.0 + (rail.margin - 1.0) * width, rail.floor_us)
+    return found
 
 
 def _sum(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from gateway.evidence.plan import Expectation, Goal, expect, expect_pairs, span_
 from gateway.evidence.verdict import Direction, log_threshold_of
 from gateway.rollout import guardrail as rails
 from gateway.rollout.baseline import Baseline
+from gateway.rollout.judge import tellable
 from gateway.rollout.plan import Plan
 from gateway.routing.route import SHARE_UNIT
 
@@ -106,16 +107,15 @@ def _goals(plan: Plan, baseline: Baseline, width: float, log_promote: float) -> 
             goals.append(Goal(name, promote, (share,), (1.0,), (margin,), log_promote, baseline.phi, negligible))
         elif isinstance(rail, rails.Latency) and rail.required and baseline.latency is not None:
             frozen = baseline.latency
-            margins = frozen.risks(1.0 + (rail.margin - 1.0) * width)
-            rates = frozen.shares(1.0)
-            kept = [i for i, p in enumerate(frozen.quantiles) if p <= rail.shown and margins[i] >= 1.2] or [0]
+            limits = frozen.limits(1.0 + (rail.margin - 1.0) * width, rail.floor_us)
+            rates, kept = frozen.shares(), tellable(frozen, rail, limits)
             goals.append(
                 Goal(
                     name,
                     Direction.PROMOTE,
                     tuple(rates[i] for i in kept),
+                    tuple(frozen.share_above(limits[i]) / rates[i] for i in kept),
                     (1.0,) * len(kept),
-                    tuple(margins[i] for i in kept),
                     log_promote,
                     baseline.phi,
                 )

@@ -13,13 +13,13 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from gateway.config.units import expected
-from gateway.routing.fields import as_tuple
+from gateway.routing.fields import Duration, as_tuple
 
 Action = Literal["rollback", "pause", "alert"]
 G = TypeVar("G")
 
 
-def _share(value: Any) -> float:
+def share_of(value: Any) -> float:
     """0.005 or "0.5 %"."""
     number = value
     if isinstance(value, str) and (found := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", value, re.ASCII)):
@@ -33,7 +33,7 @@ def _number(value: Any) -> Any:
     return float(value) if type(value) is int else value
 
 
-Share = Annotated[float, BeforeValidator(_share)]
+Share = Annotated[float, BeforeValidator(share_of)]
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Factor = Annotated[Number, Field(ge=1.0, le=100.0)]
 Above = Annotated[Number, Field(gt=0.0)]
@@ -82,13 +82,15 @@ class Broken(_Guardrail):
 
 
 class Latency(_Guardrail):
-    """How long the version takes to answer, at the quantiles that stable had before the start."""
+    """How long the version takes to answer, at stable's own quantiles."""
 
     kind: Literal["latency"] = "latency"
     required: bool = True
     tolerated: Factor = 1.1
     """Times as slow as stable."""
     margin: Factor = 1.5
+    floor_us: Annotated[Duration, Field(alias="floor", ge=0)] = 1000
+    """Who is slower by less is not slower: twice as slow is nothing to callers where it is 0.2 ms instead of 0.1."""
     quantiles: Annotated[
         tuple[Share, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=8)
     ] = (0.5, 0.9, 0.95, 0.99, 0.999)  # fmt: skip

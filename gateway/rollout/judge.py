@@ -21,12 +21,12 @@ from gateway.evidence.counts import BinnedStage
 from gateway.evidence.numeric import as_float, log_mean_exp
 from gateway.evidence.verdict import Direction, Outcome, Verdict, log_threshold_of, outcome_of
 from gateway.rollout import guardrail as rails
-from gateway.rollout.baseline import Baseline
-from gateway.rollout.evidence import Evidence
+from gateway.rollout.baseline import Baseline, LatencyBaseline
+from gateway.rollout.evidence import Evidence, margin_key
 from gateway.rollout.plan import SPLIT_RISK, Plan
 
 LEAST_MARGIN = 1.2
-"""A threshold that a candidate slower by the margin would hardly cross more often cannot show that it is not."""
+"""A threshold that a candidate like stable exceeds hardly more often than its limit cannot show that it is like it."""
 
 Pair = tuple[Verdict | None, Verdict | None]
 """Rollback and promote; None: there is no such test."""
@@ -141,35 +141,42 @@ def _broken(asked: _Asked, rail: rails.Broken) -> Pair:
 
 
 def _latency(asked: _Asked, rail: rails.Latency) -> Pair:
-    frozen = asked.baseline.latency
-    if frozen is None:
+    now = asked.baseline.latency_now
+    if now is None:
         text = "stable had too few answers before the start for thresholds of its latency"
         return asked.unknown(text), replace(asked.unknown(text), log_threshold=asked.log_promote)
-    stages, phi = asked.evidence.bins.get(asked.name, ()), asked.baseline.phi
-    tolerated, margins = frozen.risks(rail.tolerated), frozen.risks(asked.widened(rail.margin))
-    shown = [i for i, p in enumerate(frozen.quantiles) if p <= rail.shown and margins[i] >= LEAST_MARGIN]
-    shown = shown or [max(range(len(margins)), key=lambda i: margins[i])]
+    phi, bins = asked.baseline.phi, asked.evidence.bins
+    shown = tellable(now, rail, now.limits(asked.widened(rail.margin), rail.floor_us))
+    of_rollback = now.limits(rail.tolerated, rail.floor_us)
+    of_margin = now.limits(asked.widened(rail.margin), rail.floor_us)
     worse, good = latency.judge(
         [
             latency.LatencyQuestion(
-                stages, frozen.thresholds_us, Direction.ROLLBACK, asked.log_threshold, tolerated, phi
+                bins.get(asked.name, ()),
+                now.thresholds_us,
+                Direction.ROLLBACK,
+                asked.log_threshold,
+                (1.0,) * len(of_rollback),
+                phi,
+                of_rollback,
             ),
             latency.LatencyQuestion(
-                tuple(_at(stage, shown) for stage in stages),
-                tuple(frozen.thresholds_us[i] for i in shown),
+                tuple(_at(stage, shown) for stage in bins.get(margin_key(asked.name, asked.width), ())),
+                tuple(now.thresholds_us[i] for i in shown),
                 Direction.PROMOTE,
                 asked.log_promote,
-                tuple(margins[i] for i in shown),
+                (1.0,) * len(shown),
                 phi,
+                tuple(of_margin[i] for i in shown),
             ),
         ]
     )
     if not asked.plan.bakes_alone:
         return worse, good
-    alone = [stage for stage in stages if stage.pi == 1.0]
+    alone = [stage for stage in bins.get(margin_key(asked.name, 1.0), ()) if stage.pi == 1.0]
     n = sum(stage.n_candidate for stage in alone)
-    slower = [sum(stage.above(i + 1).k_candidate for stage in alone) for i in range(len(margins))]
-    most = frozen.shares(rail.margin)
+    slower = [sum(stage.above(i + 1).k_candidate for stage in alone) for i in range(len(now.quantiles))]
+    most = now.shares()
     above = [limit.log_e_above(k / phi, n / phi, p) for k, p in zip(slower, most, strict=True)]
     below = [limit.log_e_below(slower[i] / phi, n / phi, most[i]) for i in shown]
     text = f"candidate, {sentence.requests(n)} requests with no stable beside it, against what stable took before"
@@ -177,6 +184,15 @@ def _latency(asked: _Asked, rail: rails.Latency) -> Pair:
         _averaged(worse, Direction.ROLLBACK, as_float(log_mean_exp(np.array(above))), n, text),
         _averaged(good, Direction.PROMOTE, min(below), n, text),
     )
+
+
+def tellable(now: LatencyBaseline, rail: rails.Latency, limits: Sequence[int]) -> list[int]:
+    """The thresholds at which a candidate like stable shows itself: where answers lie between it and its limit."""
+    shares = list(zip(now.shares(), map(now.share_above, limits), strict=True))
+    found = [
+        i for i, (own, beyond) in enumerate(shares) if now.quantiles[i] <= rail.shown and own >= LEAST_MARGIN * beyond
+    ]
+    return found or [max(range(len(shares)), key=lambda i: shares[i][0] / shares[i][1])]
 
 
 def _distribution(asked: _Asked, rail: rails.Distribution) -> Pair:

@@ -17,12 +17,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError, field_validator, model_validator
 
 from gateway.config.files import faults_of, read_mapping
 from gateway.config.units import expected
 from gateway.evidence.combine import Budget
-from gateway.rollout.guardrail import DEFAULTS, Factor, Guardrail, Section, Share
+from gateway.rollout.guardrail import DEFAULTS, Factor, Guardrail, Section, Share, share_of
 from gateway.routing.fields import ArmName, Duration, Percent, Size, Version, as_tuple
 from gateway.routing.route import SHARE_UNIT, RouteError, Sticky
 
@@ -34,6 +34,11 @@ HARD_SHARE = 0.1
 """Of the rollback risk: the rules in `hard` have a chance to fire on a healthy candidate too."""
 SPLIT_RISK = 0.001
 """Of freezing a rollout whose split is sound: it costs a look by a person."""
+
+RAISED = 2.0
+"""How many times as wide margins are for a step that the policy `raise` lets pass. A bake, and with it the promotion,
+keeps the plan's.
+"""
 
 _WIDTHS = ((1, 2.0), (5, 1.5), (10, 1.25))  # up to this weight, so wide
 _US = 1_000_000
@@ -158,6 +163,14 @@ def _guardrails(value: Any) -> Any:
     return merged
 
 
+def _share_or_off(value: Any) -> float | None:
+    return None if value in (None, False, "off") else share_of(value)
+
+
+def _off_if_none(value: float | None) -> float | str:
+    return "off" if value is None else value
+
+
 def _steps(value: Any) -> Any:
     if not isinstance(value, (list, tuple)):
         return value
@@ -190,6 +203,8 @@ class Plan(Section):
     holds: Holds = Holds()
     acceptance: Acceptance = Acceptance()
     timing: Timing = Timing()
+    capacity: Annotated[float | None, BeforeValidator(_share_or_off), PlainSerializer(_off_if_none)] = 0.8
+    """Of their time that the candidate's executors may be busy, as reckoned before it gets more traffic; or `off`."""
     gates: Annotated[tuple[Gate, ...], BeforeValidator(as_tuple)] | None = None
     """Where an operator's word is needed: before the first answer for a caller, before baking, before the promotion.
     Default: traffic, when nothing would have been compared by then (blue-green without a shadow, or a shadow alone).
@@ -271,6 +286,11 @@ class Plan(Section):
         if index == len(self.steps) - 1:
             return 1.0
         return next((width for weight, width in _WIDTHS if step.weight <= weight), 1.0)
+
+    def widths(self) -> tuple[float, ...]:
+        """All that margins may ever be multiplied by, ascending."""
+        found = {1.0, *(self.width(i) for i in range(len(self.steps)))}
+        return tuple(sorted({*found, *(RAISED * width for width in found)}))
 
     def gates_in_force(self) -> tuple[Gate, ...]:
         if self.gates is not None:

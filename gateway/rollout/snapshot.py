@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from gateway.rollout.baseline import Baseline
+from gateway.rollout.baseline import Baseline, LatencyBaseline
 from gateway.rollout.cursor import Cursor
 from gateway.rollout.evidence import Evidence
 
@@ -97,10 +97,12 @@ class Snapshot:
     evidence_fault: str = ""  # why the evidence cannot be read, or has a hole
     facts: Facts = Facts()
     baseline: Baseline = field(default_factory=Baseline)
+    latency: LatencyBaseline | None = None  # stable's since this epoch's traffic is in force; None: too few answers
     trial: Trial = Trial()
     load_fault: str = ""
     orders: Orders = Orders()
     capacity_units: int | None = None  # the largest weight that the candidate can carry; None: not known
+    capacity_seen: str = ""  # what that was reckoned from, for a person
     in_flight: int | None = None  # requests that the candidate has still to answer; None: nobody counts
     route_fault: str = ""  # what the route in force says that this rollout did not, if anything
 

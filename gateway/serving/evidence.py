@@ -19,7 +19,7 @@ from gateway.native.lane import Lane
 from gateway.native.scales import Scales
 from gateway.native.shadow import Mirror, ShadowStats
 from gateway.observability import logs
-from gateway.rollout import onsight
+from gateway.rollout import onsight, room
 from gateway.serving.routing import Routing
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class Evidence:
     """Of shadows whose stage is forgotten elsewhere, by version."""
     _reasons: dict[Key, str] = field(default_factory=dict)
     _costs: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    _rooms: dict[tuple[str, str], bytes] = field(default_factory=dict)
     _timer: asyncio.TimerHandle | None = None
     _is_busy: bool = False
 
@@ -102,7 +103,9 @@ class Evidence:
         return reports
 
     def read_costs(self) -> list[Report]:
-        """Of every version, what a row's execution takes: a rollout freezes its stable version's before the start."""
+        """Of every version, what a row's execution takes: a rollout freezes its stable version's before the start. And
+        what its executors could get through.
+        """
         from gateway.store.records import Report
 
         reports = []
@@ -111,6 +114,10 @@ class Evidence:
             if lane.costs[0] and self._costs.get(key) != body:
                 self._costs[key] = body
                 reports.append(Report(COST_KIND, *key, "", body, self.wall()))
+            body = room_of(lane).body() if lane.predicted_us(1) else b""
+            if body and self._rooms.get(key) != body:
+                self._rooms[key] = body
+                reports.append(Report(room.KIND, *key, "", body, self.wall()))
         return reports
 
     def _body(self, key: Key, scales: Scales | None, shadows: dict[str, dict[str, Any]], now_us: int) -> bytes:
@@ -207,6 +214,13 @@ def blamed(stable: dict[str, int], candidate: dict[str, int]) -> str:
     if onsight.is_constant(candidate["same"], stable["same"]):
         return f"{candidate['same']} different requests got the same answer, with stable {stable['same']} at most"
     return ""
+
+
+def room_of(lane: Lane) -> room.Room:
+    counted = lane.statistics()
+    rows = min(max(lane.max_batch_size, 1), room.MOST_ROWS)
+    n_requests = counted["requests"].get(0, 0)
+    return room.Room(lane.instances, rows, lane.predicted_us(rows), n_requests, max(counted["rows"], n_requests))
 
 
 def outcome_of(stats: ShadowStats) -> dict[str, Any]:

@@ -10,8 +10,9 @@ import pytest
 from gateway.control import rolloutorders
 from gateway.control.rolloutroute import faults, promoted, stable_of, staged, withdrawn
 from gateway.rollout.plan import parse as parse_plan
+from gateway.rollout.room import Room
 from gateway.routing.route import parse
-from gateway.store import Store
+from gateway.store import Report, Store
 from tests.control.test_rollout_crashes import CANARY, order
 from tests.support.carried import Carried, open_store
 from tests.support.rollouts import Version, plan
@@ -105,6 +106,27 @@ def test_a_guardrail_that_only_tells_tells_once_and_does_not_stop_it(store: Stor
     carried.until(lambda: carried.record().stage == "baking")
     assert carried.record().status["alerts"] == ["outputs"]
     assert len([each for each in store.deliveries() if b"gateway.rollout.alert" in each.body]) == 1
+
+
+def test_a_candidate_gets_no_more_than_its_executors_can_carry_and_more_when_there_are_more(store: Store) -> None:
+    """2,000 requests a second; the first step is 20 %."""
+
+    def tell(executors: int) -> None:
+        for worker in ("w0", "w1"):
+            body = Room(executors, 10, 20_000.0).body()  # 500 rows a second each
+            store.put_reports(worker, [Report("room", "fraud", "2", "", body, carried.world.wall_s)])
+
+    carried = Carried(store, CANARY)
+    tell(1)
+    carried.start()
+    carried.until(lambda: "capacity" in carried.record().status.get("holds", ()) and carried.record().stage == "step")
+    assert carried.record().cursor["units"] == 2000
+    assert any("the candidate can carry 3" in reason for reason in carried.record().status["reasons"])
+    waiting = [each.body for each in store.deliveries() if b"gateway.rollout.waiting" in each.body]
+    assert len(waiting) == 1
+    tell(10)
+    carried.until(lambda: carried.record().stage == "promoted")
+    carried.check(again=True)
 
 
 FULL = {

@@ -24,7 +24,7 @@ from tests.support.traffic import Traffic
 pytestmark = pytest.mark.timeout(240)  # rollouts go by evidence, and a busy machine gives it slowly
 
 # The factor is the answer, so outputs differ on purpose; and how fast an echo is on a busy machine, nobody promises.
-RAILS = {"outputs": "off", "latency": {"tolerated": 50, "margin": 90}, "disagreement": {"limit": 0.99}}
+RAILS = {"outputs": "off", "latency": {"tolerated": 50, "margin": 90, "floor": "1min"}, "disagreement": {"limit": 0.99}}
 PLAN = {
     "model": "m",
     "candidate": 2,

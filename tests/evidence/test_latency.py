@@ -70,15 +70,6 @@ def test_judged_together_is_judged_alone_bit_by_bit() -> None:
     assert latency.judge(questions) == [latency.judge([q])[0] for q in questions]
 
 
-def test_a_margin_in_time_becomes_a_relative_risk_at_each_threshold() -> None:
-    edges = log_linear_edges(1e3, 1e6)
-    law = scipy.stats.lognorm(0.6, scale=2e4)
-    counts = np.round(1e9 * np.diff(law.cdf(edges))).astype(int)
-    for slowdown in (0.9, 1.0, 1.2):
-        risks = latency.relative_risks([int(n) for n in counts], edges, THRESHOLDS, slowdown)
-        assert risks == pytest.approx([law.sf(x / slowdown) / law.sf(x) for x in THRESHOLDS], rel=0.01)
-
-
 def test_wrong_thresholds_name_the_field() -> None:
     stage = BinnedStage(0, 0.5, (1, 2), (1, 2))
     with pytest.raises(ValueError, match=r"stages: got 2 bins, expected 4 for 3 thresholds"):

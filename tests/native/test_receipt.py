@@ -160,6 +160,14 @@ def test_an_output_of_whole_numbers_names_the_class(datatype: str) -> None:
         assert found == [(highest, pytest.approx(0.9)), (lowest, pytest.approx(0.75))]
 
 
+@pytest.mark.parametrize(("datatype", "kind"), [("INT64", np.longlong), ("UINT64", np.ulonglong), ("INT64", np.int_)])
+def test_a_class_is_told_whichever_of_numpys_types_of_that_size_a_backend_gives(datatype: str, kind: Any) -> None:
+    with Harness() as h:
+        lane = h.lane(lambda inputs: [np.array([[7], [3]], kind)], outputs=[("label", datatype, (-1, 1))])
+        routed(h, with_receipts(lane, class_output="label"), Arm("m", "1", "stable"))
+        assert [each[0] for each in read(token_of(answered(h, [1, 2])))["predictions"]] == [7, 3]
+
+
 def test_a_class_by_name_is_told_unless_it_is_long() -> None:
     names = np.array([["cat"], ["müde"], ["x" * 65]], object)
     with Harness() as h:

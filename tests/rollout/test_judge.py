@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 import random
-from itertools import pairwise
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 
 from gateway.evidence.counts import BinnedStage, Stage
 from gateway.evidence.mean import Moments, MomentStage
 from gateway.evidence.paired import PairStage
 from gateway.evidence.verdict import Outcome
-from gateway.rollout.baseline import Baseline, CostBaseline, freeze_latency
+from gateway.rollout.baseline import Baseline, CostBaseline, LatencyBaseline, freeze_latency
 from gateway.rollout.evidence import Evidence
 from gateway.rollout.judge import GuardrailVerdict, judge
-from tests.support.rollouts import EDGES_US, Version, World, latency_baseline, plan
+from tests.support.rollouts import EDGES_US, Version, World, latencies, latency_baseline, plan
 
 BASELINE = Baseline(n=10_000, n_errors=10, latency=latency_baseline(), cost=CostBaseline(100.0, 50.0))
 PI = 0.5
@@ -146,27 +148,92 @@ def test_alone_a_candidate_is_held_against_what_stable_was() -> None:
     assert not errors(25).is_shown_good
 
 
+def latency(
+    slowdown: float = 1.0,
+    *,
+    n: int = N,
+    pi: float = PI,
+    times: float = 1.0,
+    law: LatencyBaseline | None = None,
+    **rail: Any,
+) -> GuardrailVerdict:
+    """Of so many answers of either arm, the candidate's so many times as slow."""
+    rules = plan(guardrails={"latency": rail}, **({"strategy": "blue_green"} if pi == 1.0 else {}))
+    baseline = replace(BASELINE, latency=law or latency_baseline())
+    arms = (0, n) if pi == 1.0 else (n, n)
+    bins = latencies(rules, baseline, np.random.default_rng(3), 1, pi, arms, (1.0, slowdown), times)
+    verdicts = judge(rules, Evidence(bins=bins), baseline).guardrails
+    return next(verdict for verdict in verdicts if verdict.name == "latency")
+
+
+@pytest.mark.parametrize(
+    ("slowdown", "is_worse", "is_good"), [(1.3, True, True), (1.0, False, True), (1.7, True, False)]
+)
+def test_a_candidate_is_slower_or_shown_not_to_be_by_its_own_tolerance_and_margin(
+    slowdown: float, is_worse: bool, is_good: bool
+) -> None:
+    verdict = latency(slowdown, floor="0ms")
+    assert (verdict.is_worse, verdict.is_shown_good) == (is_worse, is_good)
+
+
+def test_what_differs_by_less_than_the_floor_is_as_fast_however_many_times_as_slow() -> None:
+    """Stable's median is 2 ms, its 99.9th percentile 13 ms."""
+    assert latency(1.5, floor="0ms").is_worse
+    assert not latency(1.5, floor="10ms").is_worse
+    assert latency(1.5, floor="10ms", n=2000).is_shown_good
+    assert latency(8.0, floor="10ms").is_worse
+
+
+def test_who_is_as_much_slower_as_is_tolerated_is_not_blamed_when_all_are_slower_than_the_thresholds_know() -> None:
+    for times in (0.5, 2.0, 4.0):
+        assert not latency(1.1, times=times, floor="0ms").is_worse
+        assert latency(1.6, times=times, floor="0ms").is_worse
+
+
+def test_where_all_are_far_slower_than_the_thresholds_nobody_is_shown_good_and_at_new_ones_he_is() -> None:
+    assert not latency(1.0, times=20.0, n=2000).is_shown_good
+    law = latency_baseline()
+    moved = replace(
+        law,
+        edges_us=tuple(20.0 * edge for edge in law.edges_us),
+        thresholds_us=tuple(20 * x for x in law.thresholds_us),
+    )
+    assert latency(1.0, law=moved, n=2000).is_shown_good
+    said = moved.strays_from(law, 0.95, 1000)
+    assert said.startswith("50 % of stable's answers take up to 3")
+    assert not law.strays_from(law, 0.95, 1000)
+    assert not moved.strays_from(law, 0.95, 10**7)
+
+
+def test_epochs_with_thresholds_of_their_own_are_one_comparison() -> None:
+    rules, rng = plan(), np.random.default_rng(4)
+    law = latency_baseline()
+    stalled = replace(law, thresholds_us=tuple(20 * x for x in law.thresholds_us))
+    baseline = replace(BASELINE, latency=replace(stalled), later=((2, law),))
+    evidence = Evidence()
+    for epoch in (1, 2, 3):
+        drawn = replace(baseline, latency=law, later=((0, baseline.latency_at(epoch)),))  # type: ignore[arg-type]
+        evidence = evidence + Evidence(bins=latencies(rules, drawn, rng, epoch, PI, (4000, 4000), (1.0, 2.0)))
+    verdict = next(v for v in judge(rules, evidence, baseline).guardrails if v.name == "latency")
+    assert verdict.is_worse
+    assert verdict.rollback is not None
+    assert verdict.rollback.n == 24_000
+
+
 def test_alone_a_candidate_that_is_slower_than_stable_was_by_more_than_the_margin_is_worse() -> None:
     for slowdown, is_worse, is_good in ((2.5, True, False), (1.0, False, True)):
-        shares = (1.0, *latency_baseline().shares(slowdown), 0.0)
-        bins = tuple(round(5000 * (a - b)) for a, b in pairwise(shares))
-        evidence = Evidence(bins={"latency": (BinnedStage(1, 1.0, (0,) * len(bins), bins),)})
-        verdicts = judge(plan(strategy="blue_green"), evidence, BASELINE).guardrails
-        verdict = next(v for v in verdicts if v.name == "latency")
+        verdict = latency(slowdown, n=5000, pi=1.0)
         assert (verdict.is_worse, verdict.is_shown_good) == (is_worse, is_good)
 
 
-def test_a_threshold_that_a_slower_candidate_would_hardly_cross_more_often_is_not_asked_to_show_it_good() -> None:
+def test_a_threshold_beyond_which_nothing_lies_for_long_is_not_asked_to_show_a_candidate_good() -> None:
     counts = [0] * (len(EDGES_US) - 1)
     counts[8:12], counts[40:44] = [1200] * 4, [1300] * 4  # two kinds of requests; the median is where the second begins
     frozen = freeze_latency(EDGES_US, counts, (0.5, 0.9, 0.95))
     assert frozen is not None
-    assert frozen.risks(1.5)[0] < 1.2
-    shares = (1.0, *frozen.shares(1.0), 0.0)
-    bins = tuple(round(N * (a - b)) for a, b in pairwise(shares))
-    evidence = Evidence(bins={"latency": (BinnedStage(1, PI, bins, bins),)})
-    verdicts = judge(plan(), evidence, Baseline(n=10_000, latency=frozen)).guardrails
-    assert next(verdict for verdict in verdicts if verdict.name == "latency").is_shown_good
+    low = replace(frozen, thresholds_us=(2000, *frozen.thresholds_us[1:]))  # between the two kinds
+    assert low.share_above(2000) < 1.2 * low.share_above(3000)
+    assert latency(law=low).is_shown_good
 
 
 def test_late_only_asks_what_comes_late() -> None:

@@ -166,5 +166,4 @@ def test_too_few_answers_freeze_nothing() -> None:
 
 def test_a_slower_version_is_above_each_threshold_more_often() -> None:
     found = latency_baseline()
-    assert all(risk > 1.0 for risk in found.risks(1.5))
     assert all(one < other for one, other in zip(found.shares(1.0), found.shares(1.5), strict=True))

@@ -1,34 +1,33 @@
 """Rollouts end to end: real models under real load in a gateway with two workers, several releases at once. Who is
-better is promoted, who is worse is taken back, each for what is wrong with it, and what it cost is told.
+better is promoted, who is worse is taken back, each for what is wrong with it, and what it cost is told. Every kind of
+guardrail has a release here that it alone can tell from a good one.
 """
 
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import tritonclient.grpc as triton
 from typer.testing import CliRunner
 
 from demo.rollouts.follow import Stream
 from gateway.cli import app
-from gateway.registry import golden
 from tests.conftest import Serve
 from tests.support.conditions import eventually
 from tests.support.controlclient import ControlClient
 from tests.support.gatewayprocess import GatewayProcess
-from tests.support.onnxmodels import build, busy, identity, node, store, tensor
+from tests.support.releases import Buyers, Release, Reporters, store_releases
 
-pytestmark = pytest.mark.timeout(400)  # the fixture waits for six rollouts, on a machine that may be busy
+pytestmark = pytest.mark.timeout(400)  # the fixture waits for eleven rollouts, on a machine that may be busy
 
 RATE = 300.0
+SLOW_RATE = 100.0
+"""Of those that are found by few requests: the machine is busy enough."""
 PATIENCE_S = 150.0
 PLAN = {
     "candidate": 2,
@@ -41,80 +40,15 @@ PLAN = {
     "acceptance": {"latency": 100},
 }
 BOUGHT = {"kind": "metric", "centre": 0.5, "tolerated": 0.05, "required": False}
+COST = {"kind": "cost", "action": "rollback"}
+REFUSED = {"kind": "fairness", "event": "class 1", "groups": ["women", "men"], "action": "rollback"}
+RIGHT = {"kind": "correctness", "loss": 0.1, "required": True}
+EASY = {"latency": "off", "outputs": "off", "errors": {"negligible": 0.05}}
+"""What the others look at is told apart elsewhere."""
+FOR_EVER = {"steps": [{"weight": 50, "min_requests": 10**9}], "shadow": {"percent": 100, "min_pairs": 10**9}}
+"""It goes nowhere by itself: whatever becomes of it, a guardrail did it."""
+SHADOWED = {"strategy": ["shadow", "canary"]}
 OVER = ("promoted", "rolled_back", "refused", "superseded", "needs_operator")
-
-
-@dataclass
-class Release:
-    """One model's. `rollout` is what the control plane says of it in the end."""
-
-    model: str
-    plan: dict[str, Any] = field(default_factory=dict)
-    rollout: dict[str, Any] = field(default_factory=dict)
-    decisions: list[dict[str, Any]] = field(default_factory=list)
-    seen: dict[str, Any] = field(default_factory=dict)
-    """By the clients: answered and wrong by version, failed."""
-
-
-class Buyers:
-    """Ask `shop` for offers, one after the other, and report by the answer's token whether they bought."""
-
-    def __init__(self, served: GatewayProcess, chance: dict[str, float]) -> None:
-        self._served, self._chance = served, chance
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self.n = 0
-        self.fault = ""
-
-    def __enter__(self) -> Buyers:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        assert not self.fault
-
-    def _run(self) -> None:
-        rng = np.random.default_rng(11)
-        control = self._served.control()
-        x = triton.InferInput("x", [1, 4], "FP32")
-        with triton.InferenceServerClient(self._served.grpc_url) as client:
-            while not self._stop.is_set():
-                reports = []
-                for _ in range(40):
-                    x.set_data_from_numpy(rng.random((1, 4), np.float32))
-                    answer = client.infer("shop", [x]).get_response()
-                    token = answer.parameters["gateway_request"].string_param
-                    bought = int(rng.random() < self._chance[answer.model_version])
-                    reports.append({"request": token, "values": {"bought": bought}})
-                status, said = control.ask("POST", "/v1/feedback", {"reports": reports})
-                if status != 200:
-                    self.fault = str(said)
-                self.n += len(reports)
-
-
-def _rows(path: Path, values: np.ndarray[Any, Any]) -> None:
-    np.savez(path, **{"input:x": values, "truth": np.full(len(values), "finite")})
-
-
-def _release_of_made_up_models(root: Path, rows: Path) -> None:
-    """`slow` becomes ten times as slow; `root` gives NaN to negative numbers, which are a fiftieth; in `shop` nothing
-    but what buyers do tells the versions apart.
-    """
-    rng = np.random.default_rng(5)
-    positive = rng.uniform(0.1, 1.0, (100, 4)).astype(np.float32)
-    for version, turns in ((1, 30), (2, 300)):
-        store(root, "slow", version, busy(turns))
-    _rows(rows / "slow.npz", positive)
-    store(root, "root", 1, identity())
-    for version in (1, 2):
-        store(root, "shop", version, identity(), "feedback: true\n")
-    square = build([node("Sqrt", ["x"], ["root"]), node("Mul", ["root", "root"], ["y"])], [tensor("x")], [tensor("y")])
-    golden.save(store(root, "root", 2, square) / "golden.npz", {"x": positive[:8]}, {"y": positive[:8]})
-    mixed = positive.copy()
-    mixed[::50] *= -1.0
-    _rows(rows / "root.npz", mixed)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +56,7 @@ def stage(released_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """models/ with two versions each, rows/ with the traffic."""
     folder = tmp_path_factory.mktemp("releases") / "stage"
     shutil.copytree(released_models, folder)
-    _release_of_made_up_models(folder / "models", folder / "rows")
+    store_releases(folder / "models", folder / "rows")
     return folder
 
 
@@ -148,24 +82,48 @@ def releases(stage: Path, served: GatewayProcess) -> dict[str, Release]:
             Release("postcodes"),
             Release("wine_lab"),
             Release("screening"),
-            Release("slow"),
+            Release("slow", {"guardrails": {"latency": {"floor": "100us"}}}),
             Release("root"),
             Release("shop", {"guardrails": {"bought": BOUGHT}}),
+            Release("dear", {**FOR_EVER, "guardrails": {**EASY, "cost": COST}}),
+            Release("mute", {**FOR_EVER, "guardrails": EASY}),
+            Release("loans", {**FOR_EVER, "guardrails": {**EASY, "fair": REFUSED}}),
+            Release("triage", {**FOR_EVER, **SHADOWED, "guardrails": {**EASY, "disagreement": "off", "right": RIGHT}}),
+            Release(
+                "sound",
+                {
+                    **SHADOWED,
+                    "shadow": {"percent": 100, "min_time": "1s", "min_pairs": 50},
+                    "steps": [{"weight": 50, "min_time": "1s", "min_requests": 50}],
+                    "guardrails": {
+                        "errors": EASY["errors"],
+                        "latency": "off",
+                        "cost": COST,
+                        "fair": REFUSED,
+                        "right": RIGHT,
+                    },
+                },
+            ),
         )
     }
     control = served.control()
     with ExitStack() as stack:
-        streams = {model: _stream(stack, stage, served, model, RATE) for model in found if model != "shop"}
+        streams = {
+            model: _stream(stack, stage, served, model, SLOW_RATE if model in ("dear", "mute") else RATE)
+            for model in found
+            if model not in (*Buyers.MODELS, *Reporters.MODELS)
+        }
         eventually(lambda: all(stream.is_ready for stream in streams.values()), "the clients are there", PATIENCE_S)
         for stream in streams.values():
             stream.begin()
-        buyers = stack.enter_context(Buyers(served, {"1": 0.5, "2": 0.2}))
-        eventually(lambda: all(stream.n > 3 * RATE for stream in streams.values()), "stable is known", PATIENCE_S)
-        eventually(lambda: buyers.n > 150, "buyers are known", PATIENCE_S)
+        callers = [stack.enter_context(kind(served)) for kind in (Buyers, Reporters)]
+        eventually(lambda: all(stream.n > 3 * SLOW_RATE for stream in streams.values()), "stable is known", PATIENCE_S)
+        eventually(lambda: all(n > 150 for each in callers for n in each.n.values()), "callers are known", PATIENCE_S)
         for each in found.values():
             each.rollout = _start(control, each)
         for each in found.values():
             each.rollout = _over(control, each.rollout["id"])
+        print({type(each).__name__: (each.n, each.n_again) for each in callers})
     for each in found.values():
         each.decisions = control.get(f"/v1/rollouts/{each.rollout['id']}/decisions?limit=1000")["decisions"]
         each.seen = streams[each.model].last if each.model in streams else {}
@@ -204,7 +162,8 @@ def _over(control: ControlClient, rollout: str) -> dict[str, Any]:
 
 
 def _weights(release: Release) -> list[float]:
-    return [each["weight_percent"] for each in release.rollout["stages"]]
+    """One after the other; where stable became faster or slower, the same weight has two epochs."""
+    return [weight for weight, _ in groupby(each["weight_percent"] for each in release.rollout["stages"])]
 
 
 # --- what became of each
@@ -226,16 +185,34 @@ def test_a_better_release_is_promoted_step_by_step_without_a_failed_request(rele
         ("slow", "guardrail", "latency: "),
         ("root", None, "broken"),
         ("shop", "guardrail", "bought: "),
+        ("dear", "guardrail", "cost: candidate's execution time per row in us is "),
+        ("mute", "fact", " different requests "),
+        ("loans", "guardrail", "fair: "),
+        ("triage", "guardrail", "right: "),
     ],
 )
 def test_a_worse_release_is_taken_back_for_what_is_wrong_with_it(
-    releases: dict[str, Release], model: str, cause: str | None, words: str
+    releases: dict[str, Release], served: GatewayProcess, model: str, cause: str | None, words: str
 ) -> None:
     bad = releases[model]
     assert bad.rollout["stage"] == "rolled_back", bad.rollout
     assert words in bad.rollout["reason"]
     assert cause in (None, bad.rollout["cause"])
     assert _weights(bad)[-1] == 0.0
+    told = CliRunner().invoke(app, ["rollout", "explain", bad.rollout["id"], "--server", served.control_url]).output
+    assert f"taken back: {bad.rollout['reason'].split(';')[0]}" in told
+
+
+def test_a_sound_release_is_promoted_past_the_guardrails_that_took_those_beside_it_back(
+    releases: dict[str, Release], served: GatewayProcess
+) -> None:
+    sound = releases["sound"]
+    assert sound.rollout["stage"] == "promoted", sound.rollout
+    explained = served.control().get(f"/v1/rollouts/{sound.rollout['id']}/explain")["decisions"]
+    promoted = next(each for each in explained if each["event"] == "promote")
+    judged = {row["name"]: row for row in promoted["rows"]}
+    assert judged.keys() == {"errors", "broken", "outputs", "disagreement", "cost", "fair", "right"}
+    assert all(row["n"] and row["outcome"] != "worse" for row in judged.values()), judged
 
 
 def test_every_failure_that_callers_met_is_reported_as_harm(releases: dict[str, Release]) -> None:
@@ -250,7 +227,7 @@ def test_callers_get_stable_alone_again_and_the_files_are_blocked(
     releases: dict[str, Release], served: GatewayProcess
 ) -> None:
     control = served.control()
-    bad = {"wine_lab", "screening", "slow", "root", "shop"}
+    bad = releases.keys() - {"postcodes", "sound"}
     for model in bad:
         route = control.get(f"/v1/routes/{model}")["route"]
         assert {str(version): share for version, share in _shares(route).items() if share} == {"1": 100.0}

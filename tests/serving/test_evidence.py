@@ -15,6 +15,7 @@ from tritonclient.utils import InferenceServerException
 
 from gateway.control.evidence import Told
 from gateway.native.scales import DRAWN, FAILED, LATENCY
+from gateway.rollout.room import Room
 from gateway.serving.evidence import ALIVE_S, EVERY_S, IDLE_S, KEEP_S, KIND, Evidence, blamed
 from gateway.store.records import Report
 from tests.support.conditions import eventually
@@ -269,3 +270,18 @@ def test_what_a_worker_blames_on_sight(stable: dict[str, int], candidate: dict[s
     none = {"n": 1000, "failed": 0, "broken": 0, "run": 0, "same": 0}
     reason = blamed({**none, **stable}, {**none, **candidate})
     assert (text in reason) if text else reason == ""
+
+
+def test_what_a_versions_executors_get_through_is_told_before_anybody_asked_it(compared: Compared) -> None:
+    def rooms() -> dict[str, Room]:
+        reports = compared.gateway.do(compared.evidence.read_costs)
+        return {each.version: Room.from_body(each.body) for each in reports if each.kind == "room"}
+
+    before = rooms()
+    assert before.keys() == {"1", "2", "3", "5"}  # 4 refuses what it is warmed with
+    assert all(room.executors >= 1 and room.run_us > 0.0 and room.n_requests == 0 for room in before.values())
+    compared.route("5", 0, 7)
+    compared.ask(20)
+    after = rooms()
+    assert (after["1"].n_requests, after["1"].n_rows) == (20, 20)
+    assert rooms() == {}

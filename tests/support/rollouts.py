@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from gateway.rollout.baseline import Baseline, LatencyBaseline, freeze_latency
 from gateway.rollout.cursor import Cursor
 from gateway.rollout.decide import begin, decide
 from gateway.rollout.decision import Decision
-from gateway.rollout.evidence import Evidence
+from gateway.rollout.evidence import Evidence, latency_limits
+from gateway.rollout.guardrail import Latency
 from gateway.rollout.phase import Stage as Phase
 from gateway.rollout.plan import Plan, parse
 from gateway.rollout.snapshot import Facts, Now, Orders, Snapshot, Trial, Worker
@@ -47,6 +49,41 @@ def latency_baseline() -> LatencyBaseline:
     found = freeze_latency(EDGES_US, [int(n) for n in counts], (0.5, 0.9, 0.95, 0.99, 0.999))
     assert found is not None
     return found
+
+
+def latencies(
+    rules: Plan,
+    baseline: Baseline,
+    rng: np.random.Generator,
+    epoch: int,
+    pi: float,
+    n: tuple[int, int],
+    slowdown: tuple[float, float] = (1.0, 1.0),
+    times: float = 1.0,
+) -> dict[str, tuple[BinnedStage, ...]]:
+    """What is counted of so many answers, of stable and of the candidate, each so many times as slow as its law in the
+    baseline says; `times`: both are, for it is rush hour.
+    """
+    law, frozen = baseline.latency, baseline.latency_at(epoch)
+    assert law is not None
+    assert frozen is not None
+    rail = rules.guardrails.get("latency")
+    if not isinstance(rail, Latency):
+        return {}
+    keys = latency_limits("latency", rail, rules, frozen)
+    cuts = sorted({*frozen.thresholds_us, *(limit for limits in keys.values() for limit in limits)})
+    above = []
+    for number, slower in zip(n, slowdown, strict=True):
+        shares = np.array([1.0, *(law.share_above(cut / (slower * times)) for cut in cuts), 0.0])
+        bins = rng.multinomial(number, (found := np.maximum(-np.diff(shares), 0.0)) / found.sum())
+        above.append(dict(zip(cuts, bins[::-1].cumsum()[::-1][1:].tolist(), strict=True)))
+
+    def binned(side: int, limits: tuple[int, ...]) -> tuple[int, ...]:
+        beyond = [n[side], *(above[side][limit] for limit in limits), 0]
+        return tuple(a - b for a, b in pairwise(beyond))
+
+    usual = binned(0, frozen.thresholds_us)
+    return {key: (BinnedStage(epoch, pi, usual, binned(1, limits)),) for key, limits in keys.items()}
 
 
 @dataclass
@@ -87,6 +124,7 @@ class World:
         self.records: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self.decisions: list[Decision] = []
         self.n_harmed = 0
+        self.times = 1.0  # as slow as in the baseline, both versions
 
     # --- time and traffic
 
@@ -95,12 +133,23 @@ class World:
             "evidence": self.evidence,
             "facts": self.facts,
             "baseline": self.baseline,
+            "latency": self.latency_now(),
             "trial": self.trial,
             "orders": self.orders,
             "in_flight": 0,
             **self.others,
         }
         return Snapshot(self.cursor, Now(self.wall_s, self.passed_s), tuple(self.workers), **fields)
+
+    def latency_now(self) -> LatencyBaseline | None:
+        """Stable's in this epoch."""
+        law = self.baseline.latency
+        n = self.evidence.drawn(self.cursor.epoch)[0]
+        if law is None or n < 200:
+            return None
+        law = replace(law, counts=tuple(round(k * n / sum(law.counts)) for k in law.counts))
+        thresholds = tuple(round(self.times * threshold) for threshold in law.thresholds_us)
+        return replace(law, edges_us=tuple(self.times * edge for edge in law.edges_us), thresholds_us=thresholds)
 
     def look(self, *, apply: bool = True, publish: bool = True) -> Decision:
         """One look; what it says is stored and done, unless the controller dies before either."""
@@ -114,6 +163,8 @@ class World:
             self.records.append((through[0], through[1]))
             self.decisions.append(decision)
         self.cursor = decision.cursor
+        if decision.changes_traffic:
+            self.baseline = decision.baseline_after(snapshot)
         if decision.changes_traffic and publish:
             self.publish()
         return decision
@@ -137,7 +188,6 @@ class World:
         failed = [int(rng.binomial(m, version.failing)) for m, version in arms]
         broken = [int(rng.binomial(m, version.broken)) for m, version in arms]
         self.n_harmed += failed[1] + broken[1]
-        slow = [self._slow(m, version) for m, version in arms]
         outputs = [tuple(int(k) for k in rng.multinomial(m, version.outputs)) for m, version in arms]
         epoch = self.workers[0].epoch
         pairs = ()
@@ -152,7 +202,7 @@ class World:
                     "broken": (Stage(epoch, pi, n_stable, n_candidate, broken[0], broken[1]),),
                 },
                 {
-                    "latency": (BinnedStage(epoch, pi, slow[0], slow[1]),),
+                    **self._latencies(epoch, pi, n_stable, n_candidate),
                     "outputs": (BinnedStage(epoch, pi, outputs[0], outputs[1]),),
                 },
                 {},
@@ -169,11 +219,11 @@ class World:
             broken_candidate=facts.broken_candidate + broken[1],
         )
 
-    def _slow(self, n: int, version: Version) -> tuple[int, ...]:
-        assert self.baseline.latency is not None
-        shares = (1.0, *self.baseline.latency.shares(version.slowdown), 0.0)
-        bins = np.maximum(-np.diff(shares), 0.0)
-        return tuple(int(k) for k in self.rng.multinomial(n, bins / bins.sum()))
+    def _latencies(self, epoch: int, pi: float, n_stable: int, n_candidate: int) -> dict[str, tuple[BinnedStage, ...]]:
+        return latencies(
+            self.plan, self.baseline, self.rng, epoch, pi, (n_stable, n_candidate),
+            (self.stable.slowdown, self.candidate.slowdown), self.times,
+        )  # fmt: skip
 
     def run(self, seconds: float, until: Callable[[World], bool] | None = None) -> World:
         """Looks, requests and time, until the stage or the time is over."""

@@ -239,7 +239,7 @@ cdef double value_at(const uint8_t* at, int typenum) noexcept:
 
 
 cdef int64_t whole_at(const uint8_t* at, int typenum) noexcept:
-    if typenum == cnp.NPY_INT64:
+    if typenum == cnp.NPY_INT64 or typenum == cnp.NPY_LONGLONG:          # two names of one thing: ONNX Runtime has the other one
         return (<const int64_t*>at)[0]
     if typenum == cnp.NPY_INT32:
         return (<const int32_t*>at)[0]
@@ -253,7 +253,7 @@ cdef int64_t whole_at(const uint8_t* at, int typenum) noexcept:
         return (<const uint16_t*>at)[0]
     if typenum == cnp.NPY_UINT32:
         return (<const uint32_t*>at)[0]
-    if typenum == cnp.NPY_UINT64:
+    if typenum == cnp.NPY_UINT64 or typenum == cnp.NPY_ULONGLONG:
         return <int64_t>(<const uint64_t*>at)[0]
     return 0
 
