@@ -98,9 +98,9 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def run(self, inputs: list[Array]) -> list[Array]:
-        """Answer one batch. Arrays in signature order, C-contiguous, of numpy_dtype(datatype), rows included; BYTES in
-        are `str`, BYTES out are `str` or `bytes`. InvalidArgument when the values are at fault, else BackendFailure
-        with the detail as cause.
+        """Answer one batch. Arrays in signature order, C-contiguous, of numpy_dtype(datatype), rows included, maybe
+        read-only (a large tensor that runs alone lies in its message); BYTES in are `str`, BYTES out are `str` or
+        `bytes`. InvalidArgument when the values are at fault, else BackendFailure with the detail as cause.
         """
 
     def buffers(self) -> dict[int, list[Array]]:

@@ -25,6 +25,10 @@ MAX_BYTES = 2**20
 """Of all sizes together: they stay as long as the version."""
 
 
+MAX_ROW_BYTES = 2**16
+"""Inputs of a row: a larger one runs where its message lies, and is not gathered."""
+
+
 @dataclass(frozen=True, slots=True)
 class Bound:
     """`inputs` filled, `run` called: `outputs` are the answer."""
@@ -46,9 +50,10 @@ def bind_sizes(session: Any, signature: Signature, samples: Samples, call: Call,
         return []
     if session.get_providers() != ["CPUExecutionProvider"]:
         return []
-    row_bytes = sum(
-        math.prod(shape) * numpy_dtype(spec.datatype).itemsize for spec, shape in zip(specs, inner, strict=True)
-    )
+    sizes = [math.prod(shape) * numpy_dtype(spec.datatype).itemsize for spec, shape in zip(specs, inner, strict=True)]
+    row_bytes = sum(sizes)
+    if sum(sizes[: len(signature.inputs)]) > MAX_ROW_BYTES:
+        return []
     found: list[Bound] = []
     room = MAX_BYTES
     for rows in range(1, min(max_rows, MAX_ROWS) + 1) if signature.batched else (1,):

@@ -7,6 +7,7 @@ in it, and that they are worth it (native linger).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +18,24 @@ INLINE_BELOW_US = 100
 
 MAX_BATCH_BYTES = 32 * 2**20
 """Inputs of one batch: bounds the gather buffer; past it larger batches gain nothing."""
+
+
+COPY_BYTES_PER_US = 8_000
+"""What a core copies into a batch, about."""
+
+HOP_US = 30
+"""Of the loop's and an executor's time, for each batch: the requests of one share it."""
+
+
+def alone_bytes(costs_us: Sequence[tuple[int, float]]) -> int:
+    """Beyond it a request runs alone, where its message lies: to copy it into a batch would take longer than its
+    company saves. `costs_us` as Backend has it; 0: not known, all that fits is joined.
+    """
+    if len(costs_us) < 2 or costs_us[0][0] != 1:
+        return 0
+    alone_us = costs_us[0][1]
+    saved_us = max(0.0, *(alone_us - us / rows for rows, us in costs_us[1:])) + HOP_US
+    return int(saved_us * COPY_BYTES_PER_US)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +55,7 @@ class LanePolicy:
     inline_below_us: int
     counts_cpu: bool
     lingers: bool
+    alone_bytes: int
 
     def as_arguments(self) -> dict[str, Any]:
         return asdict(self)
@@ -51,11 +71,18 @@ def instances_for(wish: int | str, cores: int, workers: int) -> int:
 
 
 def lane_policy(
-    batching: Batching, *, max_batch_size: int, cores: int, workers: int, is_one_thread: bool, in_flight: int = 0
+    batching: Batching,
+    *,
+    max_batch_size: int,
+    cores: int,
+    workers: int,
+    is_one_thread: bool,
+    in_flight: int = 0,
+    costs_us: Sequence[tuple[int, float]] = (),
 ) -> LanePolicy:
     """`max_batch_size` in rows as the backend settled it (0: not batched); `is_one_thread`: a run is the work of the
     calling thread alone, so that its processor time is its cost, whatever else the machine does; `in_flight`: so many
-    batches at once run on other servers, and none in this process (0: here it is).
+    batches at once run on other servers, and none in this process (0: here it is); `costs_us`: what batches took.
     """
     return LanePolicy(
         max_batch_size=max_batch_size,
@@ -71,4 +98,5 @@ def lane_policy(
         inline_below_us=0 if in_flight else INLINE_BELOW_US,
         counts_cpu=is_one_thread,
         lingers=batching.linger,
+        alone_bytes=0 if in_flight else alone_bytes(costs_us),
     )

@@ -348,6 +348,7 @@ class Loader:
             workers=self._workers,
             is_one_thread=backend.is_one_thread,
             in_flight=backend.in_flight,
+            costs_us=backend.costs_us,
         )
 
     def _serve(self, entry: ServedVersion, backend: Backend, source: Source) -> None:

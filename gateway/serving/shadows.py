@@ -74,6 +74,7 @@ def twin(
         max_queue_rows=policy.max_queue_rows,
         max_queue_bytes=policy.max_queue_bytes,
         inline_below_us=0,
+        alone_bytes=policy.alone_bytes,
         counts_cpu=policy.counts_cpu,
         occupancy=None if backend.runs_elsewhere else hub.occupancy,
         is_background=True,

@@ -4,7 +4,15 @@ import dataclasses
 
 import pytest
 
-from gateway.batching.policy import INLINE_BELOW_US, MAX_BATCH_BYTES, instances_for, lane_policy
+from gateway.batching.policy import (
+    COPY_BYTES_PER_US,
+    HOP_US,
+    INLINE_BELOW_US,
+    MAX_BATCH_BYTES,
+    alone_bytes,
+    instances_for,
+    lane_policy,
+)
 from gateway.config.model import Batching
 from gateway.native.lane import Lane
 from gateway.native.signature import Signature
@@ -49,6 +57,7 @@ def test_without_wishes_batching_is_eager_without_timeouts_or_priorities():
         "inline_below_us": INLINE_BELOW_US,
         "counts_cpu": True,
         "lingers": True,
+        "alone_bytes": 0,
     }
 
 
@@ -86,3 +95,27 @@ def test_it_is_exactly_what_a_lane_takes():
 def test_a_decision_cannot_be_changed_afterwards():
     with pytest.raises(dataclasses.FrozenInstanceError):
         policy().instances = 5
+
+
+@pytest.mark.parametrize(
+    ("costs_us", "saved_us"),
+    [
+        ([(1, 117.0), (2, 236.0), (8, 1_170.0)], 0),  # a convolution: company makes it slower
+        ([(1, 300.0), (2, 320.0), (8, 400.0)], 250),  # weights that are read once a batch
+        ([(1, 2_000.0), (4, 2_000.0)], 1_500),  # a device: a run costs what it costs
+    ],
+)
+def test_a_request_runs_alone_where_its_copy_takes_longer_than_company_saves(costs_us, saved_us):
+    assert alone_bytes(costs_us) == (saved_us + HOP_US) * COPY_BYTES_PER_US
+
+
+@pytest.mark.parametrize("costs_us", [[], [(1, 100.0)], [(4, 100.0), (8, 110.0)]])
+def test_what_was_not_measured_is_joined(costs_us):
+    assert alone_bytes(costs_us) == 0
+
+
+def test_batches_for_other_servers_are_joined_whatever_they_cost():
+    costs_us = [(1, 117.0), (2, 236.0)]
+    wishes = {"max_batch_size": 8, "cores": 1, "workers": 1, "is_one_thread": True, "costs_us": costs_us}
+    assert lane_policy(Batching(), **wishes).alone_bytes > 0
+    assert lane_policy(Batching(), **wishes, in_flight=2).alone_bytes == 0

@@ -111,6 +111,77 @@ def test_outputs_may_be_read_only_or_views_of_the_inputs():
         assert call.rows == [1.0, 2.0]
 
 
+class Seen:
+    """Answers twice what it got, and remembers of each array where it lay and whether it was its own."""
+
+    def __init__(self):
+        self.n_own, self.arrays = [], []
+
+    def __call__(self, arrays):
+        self.n_own.append(sum(array.flags.writeable for array in arrays))
+        self.arrays.append([(array.ctypes.data, array.flags.c_contiguous) for array in arrays])
+        return [array * 2 for array in arrays]
+
+
+@pytest.mark.parametrize("request_id", ["", "a", "ab", "an id of another length"])
+def test_a_large_tensor_that_runs_alone_is_not_copied(request_id):
+    """Whatever stands before it in the message: that is placed so that the tensor is aligned."""
+    big, seen = np.random.default_rng(1).random((1, 20_000), np.float32), Seen()
+    with Harness() as plane:
+        plane.lane(seen, inputs=[("x", "FP32", (-1, 20_000))])
+        call = plane.send(big, request_id=request_id)
+        plane.turn()
+        plane.finish_all()
+        np.testing.assert_array_equal(call.outputs["y"], big * 2)
+        ((address, is_contiguous),) = seen.arrays[0]
+        assert (seen.n_own, address % 64, is_contiguous) == ([0], 0, True)
+
+
+def test_of_many_inputs_those_that_are_small_or_not_aligned_are_copied():
+    specs = [("x0", "UINT8", (-1, 100_001)), ("x1", "FP32", (-1, 20_000)), ("x2", "FP32", (-1, 1))]
+    tensors = [np.full((1, shape[1]), i + 1, NUMPY[kind]) for i, (_, kind, shape) in enumerate(specs)]
+    seen = Seen()
+    with Harness() as plane:
+        plane.lane(seen, inputs=specs)
+        call = plane.send(*tensors)
+        plane.turn()
+        plane.finish_all()
+        for i, tensor in enumerate(tensors):
+            np.testing.assert_array_equal(call.outputs[f"y{i}"], tensor * 2)
+        assert seen.n_own == [2]
+
+
+@pytest.mark.parametrize("cut_at", [1, 30, 16_384])
+def test_a_message_whose_beginning_comes_in_pieces_is_answered_all_the_same(cut_at):
+    """Where the tensor begins is not in the first piece then, and it is copied unless it happens to be aligned."""
+    big, seen = np.random.default_rng(1).random((1, 20_000), np.float32), Seen()
+    with Harness() as plane:
+        plane.lane(seen, inputs=[("x", "FP32", (-1, 20_000))])
+        call = plane.send(big, first_bytes=cut_at)
+        plane.turn()
+        plane.finish_all()
+        np.testing.assert_array_equal(call.outputs["y"], big * 2)
+
+
+def test_the_bytes_of_a_request_that_was_cancelled_stay_until_its_run_has_ended():
+    big, got = np.arange(20_000, dtype=np.float32).reshape(1, -1), []
+    with Harness() as plane:
+        call = None
+
+        def run(arrays):
+            plane.cancel(call)
+            assert plane.plane.budget.used > 0
+            got.append(arrays[0].copy())
+            return arrays
+
+        plane.lane(run, inputs=[("x", "FP32", (-1, 20_000))])
+        call = plane.send(big)
+        plane.turn()
+        plane.finish_all()
+        np.testing.assert_array_equal(got[0], big)
+        assert plane.plane.budget.used == 0
+
+
 @pytest.mark.parametrize("rows", [1, 3])
 def test_large_tensors_are_copied_whole(rows):
     """Beyond 64 KiB the copy gives up the GIL; a single member takes another path than several."""

@@ -315,3 +315,42 @@ def test_a_turn_without_news_changes_nothing(max_delay_us):
 
 def next_due_us(plane):
     return run_due(plane.plane.timers, 0)
+
+
+# --- large requests
+
+
+LARGE = [("x", "FP32", (-1, 20_000))]  # 80 kB a row
+
+
+def large(rows):
+    return np.zeros((rows, 20_000), np.float32)
+
+
+def test_a_request_that_company_gains_nothing_runs_alone_and_nobody_overtakes_it():
+    with Harness() as plane:
+        plane.lane(inputs=LARGE, alone_bytes=100_000, instances=10)
+        for rows in (1, 1, 2, 1, 1):
+            plane.send(large(rows))
+        plane.turn()
+        assert [(batch.n_rows, batch.n_members) for batch in plane.batches] == [(2, 2), (2, 1), (2, 2)]
+        plane.finish_all()
+
+
+def test_a_request_that_runs_alone_waits_for_nobody():
+    with Harness() as plane:
+        plane.lane(inputs=LARGE, alone_bytes=70_000, max_delay_us=1_000)
+        plane.send(large(1))
+        plane.turn()
+        assert [batch.n_rows for batch in plane.batches] == [1]
+        plane.finish_all()
+
+
+def test_a_request_that_runs_alone_is_split_where_it_is_larger_than_a_batch():
+    with Harness() as plane:
+        plane.lane(inputs=LARGE, alone_bytes=70_000, max_batch_size=2, instances=10)
+        call = plane.send(large(5))
+        plane.turn()
+        assert [batch.n_rows for batch in plane.batches] == [2, 2, 1]
+        plane.finish_all()
+        assert call.outputs["y"].shape == (5, 20_000)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import hpack
@@ -288,10 +289,11 @@ class Harness:
         message: Any = None,
         metadata: Iterable[tuple[str, str]] = (),
         between: Callable[[], object] | None = None,
+        first_bytes: int = MAX_FRAME_BYTES,
         **wishes: Any,
     ) -> Sent:
         """Feeds one complete ModelInfer call; the next turn() admits it and forms batches. `between` is called when the
-        headers are in and the message is not.
+        headers are in and the message is not; the message's first frame has `first_bytes`.
         """
         if message is None:
             message = self.request(*arrays, **wishes)
@@ -306,7 +308,8 @@ class Harness:
             fields["grpc-timeout"] = grpc_timeout
         block = b"".join(literal(*field) for field in (*fields.items(), *metadata))
         frames = [frame(HEADERS, END_HEADERS, stream, block)]
-        pieces = [body[at : at + MAX_FRAME_BYTES] for at in range(0, len(body), MAX_FRAME_BYTES)]
+        starts = [0, *range(first_bytes, len(body), MAX_FRAME_BYTES), len(body)]
+        pieces = [body[start:end] for start, end in pairwise(starts)]
         frames += [frame(DATA, 0, stream, piece) for piece in pieces[:-1]]
         frames.append(frame(DATA, END_STREAM, stream, pieces[-1]))
         call = self.calls[stream] = Sent(stream)

@@ -1,7 +1,8 @@
 # Batch: rows of several requests that run together. Formed on the loop thread, executed on an executor's thread (or inline), completed
 # on the loop thread. While it runs its requests keep their bytes alive, whatever happens to their callers.
 #
-# The one copy of a tensor: gather() puts each member's rows into the batch's arrays.
+# The one copy of a tensor: gather() puts each member's rows into the batch's arrays. A large tensor that runs alone is not copied at all:
+# its array lies in the message.
 #
 # A batch that another process runs never leaves the loop thread: begin, then accept or refuse for each range of members, then end.
 from libc.stdint cimport int64_t
@@ -19,6 +20,10 @@ cdef enum Release:            # why a batch was let go
     RELEASE_DELAY = 3         # the oldest has waited max_delay
     RELEASE_DEADLINE = 4      # waiting longer would miss a deadline
     N_RELEASES = 5
+
+
+cdef enum:
+    IN_PLACE_MIN_BYTES = 65536    # a tensor of a lone request is not copied: below, the copy costs less than what is made to avoid it
 
 
 cdef struct Slice:            # rows of one member
@@ -51,6 +56,7 @@ cdef class Batch:
     cdef bint has_part(self) noexcept                       # of a request that is split over batches
     cdef int _run(self, object run, int low, int high) except -1
     cdef list _gather(self, int low, int high)
+    cdef object _in_place(self, int member, int index, Py_ssize_t* dims)
     cdef object _gather_strings(self, int index, int low, int high, Py_ssize_t* dims)
     cdef int _watch(self, int low, int high, list inputs, list outputs) except -1
     cdef int _look(self, int low, int high, list outputs) except -1

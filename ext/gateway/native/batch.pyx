@@ -5,16 +5,17 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from cpython.unicode cimport PyUnicode_DecodeUTF8
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uintptr_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
 from gateway.native cimport counters
+from gateway.native.blocks cimport MIN_BLOCK_BYTES, Loan
 from gateway.native.body cimport Body
 from gateway.native.clock cimport monotonic_us, thread_cpu_us
 from gateway.native.codec cimport OutputView, encode_response
 from gateway.native.cursor cimport Span
-from gateway.native.datatype cimport DT_BYTES
+from gateway.native.datatype cimport DT_BYTES, datatype_size
 from gateway.native.refusal cimport INTERNAL, N_CODES
 from gateway.native.request cimport REQUEST_DONE, Holder, Request, TensorRef
 from gateway.native.seen cimport look_at
@@ -28,6 +29,7 @@ cnp.import_array()
 
 cdef enum:
     NOGIL_MIN_BYTES = 65536   # below this, giving up the GIL costs more than the copy
+    IN_PLACE_ALIGNMENT = 16   # as NumPy's own memory has it, so that a model sees no difference
     MAX_OUTPUTS_INLINE = 8
 
 
@@ -267,7 +269,11 @@ cdef class Batch:
             if is_buffered:
                 array = arrays[index]
             else:
-                array = cnp.PyArray_SimpleNew(spec.n_dims, <cnp.npy_intp*>dims, spec.typenum)
+                array = self._in_place(low, index, dims) if high - low == 1 else None
+                if array is not None:
+                    arrays.append(array)
+                    continue
+                array = new_array(spec, dims)
                 arrays.append(array)
             to = <uint8_t*>cnp.PyArray_DATA(array)
             total = cnp.PyArray_NBYTES(array)
@@ -285,6 +291,21 @@ cdef class Batch:
                 memcpy(to, tensor.data + self.slices[i].first * row_nbytes, self.slices[i].n_rows * row_nbytes)
                 to += self.slices[i].n_rows * row_nbytes
         return arrays
+
+    cdef object _in_place(self, int member, int index, Py_ssize_t* dims):
+        """A large tensor of a batch's only member, where its message has it: an array that holds the request. None: it is copied."""
+        cdef const TensorSpec* spec = &self.signature.inputs[index]
+        cdef Request request = <Request>self.members[member]
+        cdef const TensorRef* tensor = &request.tensors[index]
+        cdef Slice* rows = &self.slices[member]
+        cdef size_t row_nbytes = tensor.nbytes // <size_t>max(1, request.n_rows)
+        cdef const uint8_t* data = tensor.data + rows.first * row_nbytes
+        if rows.n_rows * row_nbytes < IN_PLACE_MIN_BYTES or <uintptr_t>data & (IN_PLACE_ALIGNMENT - 1):
+            return None
+        array = cnp.PyArray_SimpleNewFromData(spec.n_dims, <cnp.npy_intp*>dims, spec.typenum, <void*>data)
+        cnp.PyArray_CLEARFLAGS(array, cnp.NPY_ARRAY_WRITEABLE)    # a shadow may read it too, and a fallback after us
+        cnp.set_array_base(array, request)
+        return array
 
     cdef object _gather_strings(self, int index, int low, int high, Py_ssize_t* dims):
         """Python strings in an object array: the only form in which ONNX Runtime's Python API takes them."""
@@ -361,6 +382,20 @@ cdef class Batch:
                     self.results[i] = (self.slices[i].first, [array[row:row + self.slices[i].n_rows] for array in outputs])
             row += self.slices[i].n_rows
         return 0
+
+
+cdef object new_array(const TensorSpec* spec, Py_ssize_t* dims):
+    """Without values; a large one in a block that the next batch uses again."""
+    cdef size_t nbytes = datatype_size(spec.datatype)
+    cdef int axis
+    for axis in range(spec.n_dims):
+        nbytes *= <size_t>dims[axis]                          # no more than the messages that it is for
+    if nbytes < MIN_BLOCK_BYTES:
+        return cnp.PyArray_SimpleNew(spec.n_dims, <cnp.npy_intp*>dims, spec.typenum)
+    loan = Loan(nbytes)
+    array = cnp.PyArray_SimpleNewFromData(spec.n_dims, <cnp.npy_intp*>dims, spec.typenum, (<Loan>loan).at)
+    cnp.set_array_base(array, loan)
+    return array
 
 
 cdef bint wants_inputs(Monitor monitor) noexcept:

@@ -1,6 +1,7 @@
 # Body: the owned bytes of one message, request or answer, and its share of the budget of bytes in flight.
 #
-#   small messages live inside the object; larger ones in one heap block, sized once when the length is known;
+#   small messages live inside the object; larger ones in one heap block, sized once when the length is known, large ones in a block that
+#   the next message uses again, so placed that the tensor in it can be run where it lies;
 #   whoever reads holds a reference to the Body, never a bare pointer: a View is (Body, Span).
 from libc.stdint cimport uint8_t
 
@@ -28,4 +29,6 @@ cdef class Body:
     cdef Body sized(size_t capacity)                                        # raises MemoryError
     cdef void charge(self, Budget budget, size_t n) noexcept                # hand over n bytes already taken from budget
     cdef void uncharge(self) noexcept                                       # who holds it from now on is not who it was counted for
+    cdef bint is_placeable(self) noexcept                                   # empty, and in a block
+    cdef void place(self, size_t offset) noexcept                           # so that the byte at `offset` will be aligned
     cdef void append(self, const uint8_t* data, size_t n) noexcept          # the caller has room

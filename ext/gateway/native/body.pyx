@@ -2,10 +2,12 @@
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport uint8_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from gateway.native cimport counters
+from gateway.native.blocks cimport BLOCK_ALIGNMENT, MIN_BLOCK_BYTES, give_block, take_block
 
 
 cdef class Budget:
@@ -45,7 +47,10 @@ cdef class Body:
 
     def __dealloc__(self):
         if self.data != self.inside:
-            free(self.data)
+            if self.capacity < MIN_BLOCK_BYTES:
+                free(self.data)
+            else:
+                give_block(<uint8_t*>(<uintptr_t>self.data & ~<uintptr_t>(BLOCK_ALIGNMENT - 1)), self.capacity + BLOCK_ALIGNMENT)
             counters.count(counters.KIND_MEMORY, -1)
         if self.charged:
             self.budget.release(self.charged)
@@ -56,7 +61,7 @@ cdef class Body:
         cdef Body body = Body.__new__(Body)
         cdef uint8_t* block
         if capacity > BODY_INLINE_BYTES:
-            block = <uint8_t*>malloc(capacity)
+            block = <uint8_t*>malloc(capacity) if capacity < MIN_BLOCK_BYTES else take_block(capacity + BLOCK_ALIGNMENT)
             if block == NULL:
                 raise MemoryError(f"no memory for a message of {capacity} bytes")
             counters.count(counters.KIND_MEMORY, 1)
@@ -67,6 +72,12 @@ cdef class Body:
     cdef void charge(self, Budget budget, size_t n) noexcept:
         self.budget = budget
         self.charged += n
+
+    cdef bint is_placeable(self) noexcept:
+        return self.length == 0 and self.capacity >= MIN_BLOCK_BYTES
+
+    cdef void place(self, size_t offset) noexcept:
+        self.data += (0 - (<uintptr_t>self.data + offset)) & (BLOCK_ALIGNMENT - 1)
 
     cdef void append(self, const uint8_t* data, size_t n) noexcept:
         memcpy(self.data + self.length, data, n)

@@ -14,7 +14,8 @@ from gateway.native.cnghttp2 cimport (
     NGHTTP2_NV_FLAG_NO_COPY_VALUE, nghttp2_data_provider, nghttp2_data_source, nghttp2_nv, nghttp2_session,
     nghttp2_session_consume_stream, nghttp2_session_resume_data, nghttp2_submit_response, nghttp2_submit_rst_stream,
     nghttp2_submit_trailer, ssize_t)
-from gateway.native.codec cimport GRPC_PREFIX_BYTES, encode_stream_error
+from gateway.native.codec cimport GRPC_PREFIX_BYTES, encode_stream_error, raw_offset
+from gateway.native.cursor cimport Span
 from gateway.native.door cimport DOOR_IN_FLIGHT_BYTES, DOOR_MALFORMED, DOOR_MESSAGE_BYTES, DoorReason
 from gateway.native.noted cimport release_noted
 from gateway.native.refusal cimport DEADLINE_EXCEEDED, INTERNAL, RESOURCE_EXHAUSTED, UNIMPLEMENTED
@@ -100,6 +101,7 @@ cdef class Call(Caller):
     cdef int receive(self, const uint8_t* data, size_t n) except -1:
         """Bytes of the request stream: any cut is possible."""
         cdef size_t length, take
+        cdef Span head
         cdef Carrier carrier = self.carrier
         while n and self.state == CALL_OPEN:
             if self.incoming is None:
@@ -135,6 +137,9 @@ cdef class Call(Caller):
                 self.incoming.charge(carrier.budget, length)
                 self.began_us = carrier.now_us
             take = min(n, self.incoming.charged - self.incoming.length)
+            if take and self.incoming.is_placeable():
+                head.ptr, head.len = data, take
+                self.incoming.place(raw_offset(head))
             self.incoming.append(data, take)
             data += take
             n -= take

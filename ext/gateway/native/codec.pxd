@@ -54,6 +54,7 @@ cdef struct OutputView:       # one output of one request
 
 
 cdef int parse_request(Span body, Wire* wire) noexcept nogil                    # ParseError
+cdef size_t raw_offset(Span head) noexcept nogil                               # 0: not known
 cdef void free_wire(Wire* wire) noexcept nogil
 cdef str parse_error_text(Wire* wire, int error)
 

@@ -31,6 +31,22 @@ cdef int parse_request(Span body, Wire* wire) noexcept nogil:
     return status
 
 
+cdef size_t raw_offset(Span head) noexcept nogil:
+    """Where the first tensor of raw_input_contents begins in a message of which these are the first bytes."""
+    cdef Cursor c = cursor_over(head)
+    cdef uint32_t field
+    cdef int wire_type
+    cdef uint64_t n
+    while c.at < c.end:
+        if read_tag(&c, &field, &wire_type) < 0:
+            return 0
+        if field == 7 and wire_type == WIRE_BYTES:
+            return 0 if read_varint(&c, &n) < 0 else c.at - head.ptr
+        if skip_field(&c, field, wire_type) < 0:
+            return 0
+    return 0
+
+
 cdef int parse_fields(Cursor* c, Wire* wire) noexcept nogil:
     cdef uint32_t field
     cdef int wire_type, status

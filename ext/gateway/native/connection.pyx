@@ -11,6 +11,7 @@ from libc.string cimport memset
 
 from gateway.native cimport counters
 from gateway.native.batch cimport Batch
+from gateway.native.blocks cimport trim_blocks
 from gateway.native.call cimport CALL_OPEN, CALL_SERVING, EVENT_CLOSED, METHOD_INFER, METHOD_NONE, METHOD_STREAM_INFER, Call
 from gateway.native.clock cimport monotonic_us
 from gateway.native.dataplane cimport DataPlane
@@ -210,9 +211,10 @@ cdef class Hub(DataPlane):
     # --- life cycle ------------------------------------------------------------------------------------------------------------
 
     def sweep(self):
-        """Once a second: connections and messages that make no progress."""
+        """Once a second: connections and messages that make no progress, memory that nobody needs."""
         cdef Connection connection
         cdef int64_t now_us = monotonic_us()
+        trim_blocks()
         for connection in list(self.connections):
             connection.check_progress(now_us)
         self.serve_inbox(now_us)

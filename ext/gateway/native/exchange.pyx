@@ -97,7 +97,7 @@ def encode_request(str model not None, str version not None, str id not None, li
     parameters: (name, str, bool, int or float), for the route."""
     cdef list head = [encoded_field(1, model.encode())]
     cdef list lengths = []
-    cdef size_t total = 0, n
+    cdef size_t total = 0, n, head_len = 0
     cdef Py_buffer view
     cdef Body body
     cdef bytes piece
@@ -121,8 +121,11 @@ def encode_request(str model not None, str version not None, str id not None, li
     for name in outputs:
         head.append(encoded_field(6, encoded_field(1, (<str?>name).encode())))
     for piece in head:
-        total += len(piece)
-    body = Body.sized(total)
+        head_len += len(piece)
+    body = Body.sized(total + head_len)
+    if lengths and body.is_placeable():
+        n = lengths[0]
+        body.place(head_len + 1 + varint_len(n))
     for piece in head:
         body.append(<const uint8_t*><char*>piece, len(piece))
     for i in range(len(lengths)):

@@ -65,6 +65,7 @@ cdef class Lane(Holder):
     # policy
     cdef readonly int64_t max_batch_size        # rows; 0: no batch dimension, every request runs alone
     cdef readonly size_t max_batch_bytes
+    cdef readonly size_t alone_bytes            # a larger request joins no other: it runs where it lies, without a copy
     cdef readonly int64_t max_delay_us
     cdef readonly int instances                 # batches running at once
     cdef readonly int64_t max_queue_rows

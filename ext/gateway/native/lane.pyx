@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t, uint64_t
 
 from gateway.native.arm cimport Arm
 from gateway.native.batch cimport (
-    RELEASE_DEADLINE, RELEASE_DELAY, RELEASE_FULL, RELEASE_IDLE, RELEASE_WAIT, Batch, Release, encode_rows)
+    IN_PLACE_MIN_BYTES, RELEASE_DEADLINE, RELEASE_DELAY, RELEASE_FULL, RELEASE_IDLE, RELEASE_WAIT, Batch, Release, encode_rows)
 from gateway.native.body cimport Body
 from gateway.native.clock cimport monotonic_us
 from gateway.native.cost cimport observe, predict_us, relax
@@ -90,7 +90,7 @@ cdef class Lane(Holder):
                  int64_t max_queue_rows=65536, size_t max_queue_bytes=256 << 20, int64_t default_timeout_us=0, int64_t max_timeout_us=0,
                  int priority_levels=1, int default_priority=1, int64_t inline_below_us=100, bint counts_cpu=False, Sampler sampler=None,
                  Occupancy occupancy=None, Lane twin=None, bint is_background=False, dict buffers=None,
-                 bint lingers=True):
+                 bint lingers=True, size_t alone_bytes=0):
         if not 1 <= priority_levels <= MAX_PRIORITIES or not 1 <= default_priority <= priority_levels:
             raise ValueError(
                 f"priority_levels: got {priority_levels} with default_priority {default_priority}, expected 1 <= default <= levels <= "
@@ -100,6 +100,7 @@ cdef class Lane(Holder):
         self.signature, self.run, self.submit, self.report = signature, run, submit, report
         self.timers, self.pending = timers, pending
         self.max_batch_size, self.max_batch_bytes = max_batch_size if signature.batched else 0, max_batch_bytes
+        self.alone_bytes = alone_bytes or <size_t>-1
         self.max_delay_us, self.instances = max_delay_us, instances
         self.max_queue_rows, self.max_queue_bytes = max_queue_rows, max_queue_bytes
         self.default_timeout_us, self.max_timeout_us = default_timeout_us, max_timeout_us
@@ -255,7 +256,8 @@ cdef class Lane(Holder):
     cdef int _perform_inline(self, Batch batch) except -1:
         self.stats.inline_batches += 1
         batch.counts_cpu = False                              # that clock is a system call; here wall time is close enough
-        if self.buffers is not None and batch.n_rows <= MAX_BUFFERED_ROWS and not batch.has_part():
+        if (self.buffers is not None and batch.n_rows <= MAX_BUFFERED_ROWS and not batch.has_part()
+                and (batch.n_members > 1 or batch.nbytes < IN_PLACE_MIN_BYTES)):
             batch.buffers = self.buffers.get(batch.n_rows)
         batch.perform(self.run)
         return self.complete(batch, monotonic_us())
@@ -273,6 +275,8 @@ cdef class Lane(Holder):
         cdef void* at
         cdef int64_t max_rows = self.max_batch_size if self.max_batch_size else 1
         cdef int64_t delay_us = self.max_delay_us
+        if self._head().nbytes > self.alone_bytes:
+            return RELEASE_FULL
         if delay_us == 0:
             if not self.lingers or max_rows == 1 or self.signature.is_variable:
                 return RELEASE_IDLE
@@ -338,7 +342,7 @@ cdef class Lane(Holder):
                     batch = Batch(self.signature, self)
                 elif not head.can_join(request):
                     continue
-                elif batch.nbytes + request.nbytes > self.max_batch_bytes:
+                elif batch.nbytes + request.nbytes > self.max_batch_bytes or request.nbytes > self.alone_bytes:
                     return self._released(batch, RELEASE_FULL)
                 take = request.n_rows - request.n_rows_taken
                 if self.max_batch_size:
@@ -358,7 +362,7 @@ cdef class Lane(Holder):
                 else:
                     self.queued_rows -= take
                 request.n_rows_taken += take
-                if batch.n_rows >= self.max_batch_size:       # also when there is no batch dimension: one request is a full batch
+                if batch.n_rows >= self.max_batch_size or request.nbytes > self.alone_bytes:      # no batch dimension: one is a full batch
                     return self._released(batch, RELEASE_FULL)
         return self._released(batch, reason) if batch is not None else None
 
