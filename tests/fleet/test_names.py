@@ -76,6 +76,15 @@ class Named:
         number = self.ask()
         return any(number in self.held[host].came for host in hosts)
 
+    def begin_at(self, host: str) -> tuple[int, Any]:
+        """One that this server has now, and holds; others are answered until then."""
+        while True:
+            number, call = self.begin()
+            eventually(lambda: call.done() or number in self.held[host].came, "somebody has it")  # noqa: B023
+            if not call.done():
+                return number, call
+            assert_right(number, call)
+
     def taken_out(self, host: str) -> int:
         said = self.gateway.events("Triton server is not asked as before")
         return sum(each["endpoint"] == f"{host}:{self.port}" and each["now"] == "gone" for each in said)
@@ -154,20 +163,15 @@ def test_a_server_that_leaves_the_name_ends_what_it_has_and_gets_nothing_new(nam
     eventually(lambda: named.came_to(goes), "both are asked")
     held = named.held[goes]
     held.hold()
-    begun: list[tuple[int, Any]] = []
-    while not begun or begun[0][0] not in held.came:
-        begun = [named.begin()]
-        eventually(lambda: begun[0][1].done() or begun[0][0] in held.came, "somebody has it")
-        if begun[0][1].done():
-            assert_right(*begun[0])
+    number, call = named.begin_at(goes)
     before = named.taken_out(goes)
     named.point(stays)
     eventually(lambda: named.taken_out(goes) > before, "it is no longer asked")
     assert all(named.came_to(stays) for _ in range(50))
-    assert not begun[0][1].done()
+    assert not call.done()
     assert named.connections(goes)
     held.release()
-    assert_right(*begun[0])
+    assert_right(number, call)
     assert not held.left
     eventually(lambda: not named.connections(goes), "nothing is open to it any more")
 

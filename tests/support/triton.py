@@ -58,7 +58,7 @@ class TritonPythonModel:
 
 HELD = """\
 class TritonPythonModel:
-    # Twice the input. While the file `hold` is beside it, it answers nobody who has not left; it notes who came and left.
+    # Twice the input. While the file `hold` is beside it, only who left gets an answer. It notes who came, who left.
     def initialize(self, args):
         self.folder = args["model_repository"]
 

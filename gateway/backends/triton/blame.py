@@ -134,7 +134,7 @@ def gone(title: str, why: str) -> Failure:
 
 
 def unreachable(detail: str) -> str:
-    """Why no connection could be made, from gRPC's words for it: "cannot be reached", and what of triton.tls may help."""
+    """Why no connection could be made, from gRPC's words: "cannot be reached", and what of triton.tls may help."""
     low = detail.lower()
     why = ""
     if "certificate_verify_failed" in low:
