@@ -6,6 +6,8 @@ What holds in all of them: nobody gets a wrong answer, and while one server is w
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 
 from bench.fleet.load import Counts, Load
@@ -115,6 +117,23 @@ def moved(world: World, n: int) -> Counts:
     return load.counts
 
 
+def worker(world: World, n: int) -> Counts:
+    """kill -9 of one of the gateway's workers while one of the servers is dead: who was connected to it is refused."""
+    with Load(world.gateway_url, "double") as load:
+        load.wait_more(n)
+        with world.until_out(world.b.url):
+            world.b.kill()
+            load.wait_more(n)
+        before = world.workers
+        os.kill(before[0], signal.SIGKILL)
+        load.wait_more(n)
+        world.eventually(lambda: len({*world.workers} - {*before}) == 1, "another worker is started")
+        world.b.start()
+        world.until_asked(world.b)
+        load.wait_more(n)
+    return load.counts
+
+
 def connects(world: World, n: int) -> Counts:
     """Every request over a connection of its own."""
     with Load(world.gateway_url, "double", reconnect=True) as load:
@@ -125,3 +144,5 @@ def connects(world: World, n: int) -> Counts:
 SCENARIOS: dict[str, Scenario] = {
     scenario.__name__: scenario for scenario in (killed, stopped, slow, cut, unloaded, other_type, moved, connects)
 }
+OF_WORKERS: dict[str, Scenario] = {**SCENARIOS, "worker": worker}
+"""With several workers before them."""

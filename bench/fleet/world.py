@@ -141,6 +141,19 @@ class World:
         return found
 
     @property
+    def workers(self) -> list[int]:
+        """Process ids of the gateway's workers."""
+        found = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                words = (stat.parent / "cmdline").read_bytes().split(b"\0")
+                if _parent(stat) == self._gateway.pid and b"worker" in words:
+                    found.append(int(stat.parent.name))
+            except (OSError, ValueError):
+                continue
+        return sorted(found)
+
+    @property
     def gateway_fds(self) -> int:
         """Open files of all its processes."""
         total = 0

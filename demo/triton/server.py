@@ -45,6 +45,7 @@ class TritonServer:
         explicit: bool = False,
         load: tuple[str, ...] = (),
         grpc_port: int = 0,
+        host: str = "127.0.0.1",
         cpus: int | None = None,
     ) -> None:
         self.repository = repository
@@ -55,7 +56,7 @@ class TritonServer:
         if explicit:
             self._wish += ["--model-control-mode=explicit", *(f"--load-model={model}" for model in load)]
         self._grpc_port, self._http_port = grpc_port, 0
-        self._cpus = cpus
+        self._host, self._cpus = host, cpus
         self._prefix = f"gateway_{os.getpid()}_{id(self):x}_"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -70,7 +71,7 @@ class TritonServer:
     @property
     def url(self) -> str:
         """Of its gRPC."""
-        return f"127.0.0.1:{self._grpc_port}"
+        return f"{self._host}:{self._grpc_port}"
 
     @property
     def http_url(self) -> str:
@@ -130,7 +131,7 @@ class TritonServer:
             "backend-directory": found.backends,
             "http-address": "127.0.0.1",
             "http-port": self._http_port,
-            "grpc-address": "127.0.0.1",
+            "grpc-address": self._host,
             "grpc-port": self._grpc_port,
             "allow-metrics": "false",
             "exit-timeout-secs": 5,

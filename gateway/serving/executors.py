@@ -78,13 +78,23 @@ class Executors:
             backend.described,
             self._links,
             on_state,
+            backend.in_flight_each,
         )
 
 
-def connect(lane: Lane, runs: Runs) -> None:
-    """A lane whose batches are elsewhere says when somebody leaves one, and may pass streams on as they come."""
+def connect(lane: Lane, runs: Runs, wake: Callable[[], None] | None = None) -> None:
+    """A lane whose batches are elsewhere says when somebody leaves one, may pass streams on as they come, and, given
+    `wake`, has as many out as its servers may have.
+    """
     lane.on_left = getattr(runs, "left", None)
     lane.relay = getattr(runs, "streams", None)
+    if wake and (remote := remote_of(runs)):
+
+        def resize(in_flight: int) -> None:
+            lane.resize(in_flight)
+            wake()
+
+        remote.on_in_flight = resize
 
 
 def relay_for(hub: Hub, call: Call) -> Relay:

@@ -240,7 +240,7 @@ class Loader:
             if entry is None:
                 entry = self._catalog.add(model, version)
             else:
-                self._catalog.move(entry, State.LOADING)
+                self._catalog.move(entry, State.LOADING, entry.reason)  # why it was not there, until it is
             self._publish()
             await self._load_one(entry, folder, path)
             seconds = round(time.monotonic() - began_s, 3)
@@ -376,7 +376,7 @@ class Loader:
             twin=shadow_lane,
             buffers=backend.buffers(),
         )
-        connect(lane, executor)
+        connect(lane, executor, self._hub.wake)
         for rows, cost_us in backend.costs_us:
             lane.learn(rows, cost_us)
         if self._monitors and source.watch:

@@ -39,7 +39,7 @@ class TritonPythonModel:
             x = pb.get_input_tensor_by_name(request, "x").as_numpy()
             y = x * 2
             if (x == -1).any():
-                raise ValueError("a secret of the model")
+                raise ValueError("a secret of the model: failed to connect, Socket closed")
             if (x == -2).any():
                 answers.append(pb.InferenceResponse([], pb.TritonError("no -2, please", pb.TritonError.INVALID_ARG)))
                 continue

@@ -10,10 +10,12 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.conditions import eventually
 from tests.support.controlclient import ControlClient
@@ -27,7 +29,8 @@ EXIT_S = 60.0
 class GatewayProcess:
     """Ready when the constructor returns, unless `wait` is False. `folder` takes the log and the config file.
 
-    `flags` go to the command line, `config` into a --config file, `env` over the environment.
+    `flags` go to the command line, `config` into a --config file, `env` over the environment;
+    `before` goes before the command, and becomes it in the end.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class GatewayProcess:
         config: dict[str, Any] | None = None,
         env: dict[str, str] | None = None,
         wait: bool = True,
+        before: Sequence[str] = (),
     ) -> None:
         self.models = models
         folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +55,7 @@ class GatewayProcess:
             command += ["--config", str(folder / "gateway.yaml")]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*command, *flags],
+                [*before, *command, *flags],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -153,6 +157,16 @@ class GatewayProcess:
         for worker in self.workers():
             pages += int(Path(f"/proc/{worker}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def metrics(self) -> dict[tuple[str, ...], float]:
+        """All samples of /metrics by name and the values of their labels, in the order of the labels' names."""
+        status, text = self.control().ask("GET", "/metrics")
+        assert status == 200, text
+        found = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                found[sample.name, *(sample.labels[label] for label in sorted(sample.labels))] = float(sample.value)
+        return found
 
     # --- how it ends
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from bench.fleet.models import ROWS
 from demo.triton.repository import TritonModel, store
 from demo.triton.server import TritonServer
 
-__all__ = ["MODELS", "TritonServer", "models", "serve_remotely"]
+__all__ = ["MODELS", "Held", "TritonServer", "models", "serve_remotely", "together"]
 
 REPEAT = """\
 class TritonPythonModel:
@@ -54,6 +56,29 @@ class TritonPythonModel:
         return answers
 """
 
+HELD = """\
+class TritonPythonModel:
+    # Twice the input. While the file `hold` is beside it, only who left gets an answer. It notes who came, who left.
+    def initialize(self, args):
+        self.folder = args["model_repository"]
+
+    def note(self, name, value):
+        with open(os.path.join(self.folder, name), "a") as file:
+            file.write(f"{value:g}\\n")
+
+    def execute(self, requests):
+        answers = []
+        for request in requests:
+            x = pb.get_input_tensor_by_name(request, "x").as_numpy()
+            self.note("came", x[0, 0])
+            while os.path.exists(os.path.join(self.folder, "hold")) and not request.is_cancelled():
+                time.sleep(0.005)
+            if request.is_cancelled():
+                self.note("left", x[0, 0])
+            answers.append(pb.InferenceResponse([pb.Tensor("y", x * 2)]))
+        return answers
+"""
+
 CONTROLS = """\
 sequence_batching {
   max_sequence_idle_microseconds: 60000000
@@ -81,7 +106,48 @@ MODELS = {
         instances=1,
         more=CONTROLS,
     ),
+    "held": TritonModel("held", [("x", "FP32", [1])], [("y", "FP32", [1])], HELD),
 }
+
+
+class Held:
+    """What the model `held` does on one server, and what it has seen."""
+
+    def __init__(self, server: TritonServer) -> None:
+        self.server, self._folder = server, server.repository / "held"
+
+    def hold(self) -> None:
+        (self._folder / "hold").touch()
+
+    def release(self) -> None:
+        (self._folder / "hold").unlink(missing_ok=True)
+
+    @property
+    def came(self) -> list[float]:
+        """First values of the requests that it was given, in their order."""
+        return self._noted("came")
+
+    @property
+    def left(self) -> list[float]:
+        """Of those whose caller has left."""
+        return self._noted("left")
+
+    def _noted(self, name: str) -> list[float]:
+        file = self._folder / name
+        return [float(line) for line in file.read_text().split()] if file.exists() else []
+
+
+def together(servers: Iterable[TritonServer]) -> list[TritonServer]:
+    """Started, all at once."""
+    servers = [*servers]
+    try:
+        with ThreadPoolExecutor(len(servers)) as threads:
+            list(threads.map(lambda server: server.start(), servers))
+    except BaseException:
+        for server in servers:
+            server.close()
+        raise
+    return servers
 
 
 def models(repository: Path, *names: str) -> Path:
@@ -91,10 +157,20 @@ def models(repository: Path, *names: str) -> Path:
     return repository
 
 
-def serve_remotely(root: Path, name: str, endpoints: list[str], *, remote: str = "", **settings: Any) -> Path:
-    """A model of the gateway's own repository that those servers run, by the name `remote` there."""
+def serve_remotely(
+    root: Path,
+    name: str,
+    endpoints: list[str],
+    *,
+    remote: str = "",
+    triton: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Path:
+    """A model of the gateway's own repository that those servers run, by the name `remote` there; `triton` is laid
+    over its section.
+    """
     folder = root / name
     (folder / "1").mkdir(parents=True, exist_ok=True)
-    triton = {"endpoints": endpoints, "model": remote or name, "version": "1"}
+    triton = {"endpoints": endpoints, "model": remote or name, "version": "1", **(triton or {})}
     (folder / "model.yaml").write_text(yaml.safe_dump({"backend": "triton", "triton": triton, **settings}))
     return folder

@@ -617,6 +617,14 @@ cdef class Lane(Holder):
         """A measured run of the warm-up."""
         observe(&self.cost, <double>rows, us)
 
+    def resize(self, int instances):
+        """So many batches at once from now on; those beyond it end as they would. The hub is to be woken."""
+        if instances < 1:
+            raise ValueError(f"instances: got {instances}, expected at least 1")
+        self.instances = instances
+        if self.n_queued:
+            self.mark_pending()
+
     def predicted_us(self, int64_t rows):
         """What a run of `rows` is expected to take; 0 when nothing has run."""
         return predict_us(&self.cost, <double>rows)

@@ -70,7 +70,7 @@ def load(path: Path, config: ModelConfig, *, model: str, version: str) -> Triton
         try:
             described = ask(address, settings, lambda channel: _describe(channel, address, names, settings, wish))  # noqa: B023 - called at once
         except grpc.RpcError as error:
-            reasons.append(_reason(error, address, *names))
+            reasons.append(_reason(error, address, f'model "{model}" version {version}'))
             continue
         if described.is_decoupled:
             _log.info('model "%s" version %s: %s', model, version, DECOUPLED)
@@ -95,11 +95,13 @@ def _describe(channel: Any, address: str, names: tuple[str, str], settings: Trit
     return describe(metadata, config, wish, where)
 
 
-def _reason(error: grpc.RpcError, address: str, model: str, version: str) -> str:
-    failure = blame.of_status(error.code().value[0], error.details() or "", "", address, is_ours=True)
+def _reason(error: grpc.RpcError, address: str, title: str) -> str:
+    failure = blame.of_status(error.code().value[0], error.details() or "", title, address, is_ours=True)
     if failure.blame is Blame.NETWORK:
-        word = "does not answer" if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED else "cannot be reached"
-        return f"{address} {word}"
+        is_silent = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        return f"{address} {'does not answer' if is_silent else blame.unreachable(error.details() or '')}"
+    if failure.blame is Blame.GATEWAY:
+        return str(failure)
     return f"{address}: {' '.join((error.details() or error.code().name).split())}"
 
 
@@ -127,7 +129,9 @@ class TritonBackend(Backend):
         wish = config.batching.max_batch_size
         self.wish = wish if not self.forwards else "auto"
         self.max_batch_size = 0 if self.forwards else wish if isinstance(wish, int) else described.max_batch_size
-        self.in_flight = self._in_flight_each() * len(addresses)
+        self.in_flight_each = self._in_flight_each()
+        self.in_flight = self.in_flight_each * len(addresses)
+        """At the start; a Remote knows how many servers there are now."""
         self.costs_us: list[tuple[int, float]] = []
         self.notes: list[str] = []
         self.native = _native(model, version, self.signature)
@@ -135,6 +139,8 @@ class TritonBackend(Backend):
         self._address = address
         self._channel: grpc.Channel | None = None
         self._lock = threading.Lock()
+        self._shut_out = ""
+        """Why nobody here will ever be answered there: the server wants other credentials."""
 
     def _in_flight_each(self) -> int:
         """Batches at once on each server."""
@@ -149,6 +155,9 @@ class TritonBackend(Backend):
             return
         rows = 1 if self.signature.batched else None
         samples, _, refusal = find_samples(self.run, self.signature.inputs, rows)
+        if self._shut_out:
+            self._close_channel()
+            raise ServersDown(self._shut_out)
         if samples is None:
             self.notes.append(f"not warmed up, it refused made-up rows: {refusal}")
         else:
@@ -181,6 +190,8 @@ class TritonBackend(Backend):
                 raise InvalidArgument(failure.text) from error
             if failure.blame is Blame.MODEL:
                 raise BackendFailure(failure.text) from error
+            if failure.blame is Blame.GATEWAY:
+                self._shut_out = str(failure)
             raise Unavailable(failure.text) from error
         try:
             return [np.require(array, requirements=["C", "A"]) for array in self.form.answer(answer)]

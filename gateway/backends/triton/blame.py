@@ -41,10 +41,21 @@ _BROKEN = (
     "handshake",
     "tls",
     "ssl",
-    "ping",
+    "ping timeout",
+    "keepalive",
+    "too_many_pings",
     "unavailable: :",
 )
 """gRPC's own words, in lower case, for what the connection did; a server's status says what is the matter with it."""
+
+_CUT = ("rst_stream", "stream removed", "socket closed", "goaway", "broken pipe", "recvmsg", "transport")
+"""Of them those that come as INTERNAL and the like, under which a model's own words come too."""
+
+_OF_MODEL = "failed to process the request"
+"""Triton's words before those of an exception in a model, which may say whatever it likes of connections."""
+
+_RESTRICTED = "this protocol is restricted"
+"""Triton's words, under UNAVAILABLE, for who does not bring the header of --grpc-restricted-protocol."""
 
 _OVER = ("request timeout expired",)
 """Triton's words for a deadline that ran out in its queue."""
@@ -79,7 +90,7 @@ def of_status(code: int, detail: str, title: str, address: str, *, is_ours: bool
     if code == Code.INTERNAL and _DEAD in low:
         text = f"{title}: the model's process at {where} has died"
         return Failure(Blame.SERVER, Code.UNAVAILABLE, text, detail, Outcome.FAILED)
-    if code in (Code.INTERNAL, Code.UNKNOWN, Code.DATA_LOSS, Code.ABORTED) and not _is_broken(low):
+    if code in (Code.INTERNAL, Code.UNKNOWN, Code.DATA_LOSS, Code.ABORTED) and not _is_cut(low):
         text = f"{title} failed on this request"
         return Failure(Blame.MODEL, Code.INTERNAL, text, f"{where}: {detail}", Outcome.REFUSED)
     if code == Code.DEADLINE_EXCEEDED or any(words in low for words in _OVER):
@@ -94,7 +105,8 @@ def of_status(code: int, detail: str, title: str, address: str, *, is_ours: bool
     if code in (Code.NOT_FOUND, Code.FAILED_PRECONDITION, Code.RESOURCE_EXHAUSTED):
         text = f"{title}: {where} does not serve it now: {detail}"
         return Failure(Blame.SERVER, Code.UNAVAILABLE, text, detail, Outcome.FAILED)
-    if code in (Code.UNAUTHENTICATED, Code.PERMISSION_DENIED, Code.UNIMPLEMENTED):
+    is_restricted = code == Code.UNAVAILABLE and _RESTRICTED in low
+    if is_restricted or code in (Code.UNAUTHENTICATED, Code.PERMISSION_DENIED, Code.UNIMPLEMENTED):
         text = f"{title}: {where} refuses the gateway ({Code(code).name}); see triton.metadata and triton.tls"
         return Failure(Blame.GATEWAY, Code.UNAVAILABLE, text, detail, Outcome.FAILED)
     if code == Code.UNAVAILABLE and not _is_broken(low):
@@ -119,6 +131,27 @@ def nobody(title: str, why: str) -> Failure:
 def gone(title: str, why: str) -> Failure:
     """A sequence cannot be gone on with."""
     return Failure(Blame.SERVER, Code.ABORTED, f"{title}: {why}", "", Outcome.CANCELLED)
+
+
+def unreachable(detail: str) -> str:
+    """Why no connection could be made, from gRPC's words: "cannot be reached", and what of triton.tls may help."""
+    low = detail.lower()
+    why = ""
+    if "certificate_verify_failed" in low:
+        why = "its certificate is not signed by whom triton.tls.ca names"
+    elif "hostname verification" in low or "is not in peer certificate" in low:
+        why = "its certificate is made out to another name, see triton.tls.server_name"
+    elif "wrong_version_number" in low:
+        why = "it does not speak TLS, see triton.tls"
+    elif "handshake" in low:
+        why = "no TLS handshake, see triton.tls"
+    elif "failed to connect" in low and "socket closed" in low:
+        why = "it closes connections at once; it may want TLS, or a certificate of the gateway, see triton.tls"
+    return f"cannot be reached: {why}" if why else "cannot be reached"
+
+
+def _is_cut(low: str) -> bool:
+    return not low or (_OF_MODEL not in low and any(words in low for words in _CUT))
 
 
 def _is_broken(low: str) -> bool:

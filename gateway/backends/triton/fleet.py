@@ -106,9 +106,7 @@ class Fleet:
         for endpoint in self._members.values():
             if endpoint in exclude:
                 continue
-            if endpoint.state is State.EJECTED and now_s >= endpoint.ejected_until_s:
-                self._move(endpoint, State.PROBATION, "on probation after its ejection", now_s)
-                endpoint.successes = 0
+            self._release(endpoint, now_s)
             if endpoint.state is State.PROBATION:
                 if not endpoint.outstanding:
                     return endpoint  # one attempt tells; budget and deadline protect who is in it
@@ -119,6 +117,16 @@ class Fleet:
                 ejected.append(endpoint)
         # Slow or shaky is better than nobody.
         return balance.choose(usable or ejected, rows, self.rules.slow_start_s, now_s, self._dice)
+
+    def lasting(self, now_s: float) -> list[Endpoint]:
+        """Who may be given what stays there: a sequence. On probation is enough, since what is begun there is what ends
+        it; who was ejected is asked when there is nobody else.
+        """
+        for endpoint in [*self._members.values()]:
+            self._release(endpoint, now_s)
+        members = self._members.values()
+        well = [each for each in members if each.state in (State.READY, State.PROBATION)]
+        return well or [each for each in members if each.state is State.EJECTED]
 
     def why_none(self) -> str:
         """For the caller: what is the matter with each endpoint."""
@@ -253,6 +261,11 @@ class Fleet:
         endpoint.counts.ejections += 1
         endpoint.latency_s, endpoint.latency_samples = 0.0, 0
         self._move(endpoint, State.EJECTED, f"{reason}; left alone for {lasts_s:g} s", now_s)
+
+    def _release(self, endpoint: Endpoint, now_s: float) -> None:
+        if endpoint.state is State.EJECTED and now_s >= endpoint.ejected_until_s:
+            self._move(endpoint, State.PROBATION, "on probation after its ejection", now_s)
+            endpoint.successes = 0
 
     def _granted(self, endpoint: Endpoint, now_s: float) -> None:
         """It dies: what is on its way there may go elsewhere."""

@@ -71,6 +71,7 @@ class Remote:
         described: Described,
         links: Links,
         on_state: Callable[[str], None],
+        in_flight_each: int = 1,
     ) -> None:
         self.title, self.names, self.settings = title, names, settings
         self._wish, self._described, self._links, self._on_state = wish, described, links, on_state
@@ -79,6 +80,9 @@ class Remote:
         self._leaving: set[asyncio.Task[None]] = set()
         self.on_down: set[Callable[[Endpoint], None]] = set()
         """Who has streams there."""
+        self.on_in_flight: Callable[[int], object] | None = None
+        """Hears how many batches its servers may have together, when there are more or fewer of them."""
+        self._in_flight_each, self._n_servers = in_flight_each, len(addresses)
         self._state = ""
         self._is_closed = self._may_tell = False
         clock = time.monotonic
@@ -269,7 +273,7 @@ class Remote:
             if failure.outcome is Outcome.LATE:
                 return Sign.SILENT, "it does not answer"
             if failure.blame is Blame.NETWORK:
-                return Sign.UNREACHABLE, "it cannot be reached"
+                return Sign.UNREACHABLE, f"it {blame.unreachable(failure.detail)}"
             return Sign.NOT_READY, failure.detail or failure.text
         return Sign.READY, ""
 
@@ -288,7 +292,16 @@ class Remote:
                 drop(endpoint)
         elif after is State.GONE:
             self._let_go(endpoint)
+        self._count()
         self._look()
+
+    def _count(self) -> None:
+        """Whether there are more or fewer of them; what one that leaves still has keeps nobody else from working."""
+        n_servers = len(self.fleet.endpoints) + len(self._leaving)
+        if n_servers != self._n_servers and n_servers and not self._is_closed:
+            self._n_servers = n_servers
+            if self.on_in_flight:
+                self.on_in_flight(self._in_flight_each * n_servers)
 
     def _look(self) -> None:
         """Whether there is anybody to ask."""
@@ -317,7 +330,11 @@ class Remote:
         if member := self._members.pop(endpoint, None):
             task = asyncio.get_running_loop().create_task(self._see_out(member))
             self._leaving.add(task)
-            task.add_done_callback(self._leaving.discard)
+            task.add_done_callback(self._left)
+
+    def _left(self, task: asyncio.Task[None]) -> None:
+        self._leaving.discard(task)
+        self._count()
 
     async def _see_out(self, member: Member) -> None:
         while member.endpoint.outstanding or member.checking:  # noqa: ASYNC110 - the fleet tells nobody

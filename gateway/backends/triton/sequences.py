@@ -1,8 +1,8 @@
 """Which endpoint holds a sequence: all its requests go there, because the model's state is there and nowhere else.
 
-A new sequence goes where its id hashes to among those that are ready, so that every worker of a gateway sends it to the
-same endpoint without asking the others. When its endpoint dies the state is gone: who goes on with it is told so, and
-begins again. Pure.
+A new sequence goes where its id hashes to among those that are ready or on probation, so that every worker of a gateway
+sends it to the same endpoint without asking the others. When its endpoint dies the state is gone: who goes on with it
+is told so, and begins again. Pure.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Sequences:
         self._forget(now_s)
         held = None if start else self._held.get(key)
         if held is None:
-            endpoint = self._by_hash(key)
+            endpoint = self._by_hash(key, now_s)
             if endpoint is None:
                 return None
             held = self._held[key] = _Held(endpoint, now_s)
@@ -66,12 +66,9 @@ class Sequences:
             if held.endpoint is endpoint and not held.lost:
                 held.lost = _lost(endpoint)
 
-    def _by_hash(self, key: Key) -> Endpoint | None:
-        """The highest score of those that are ready, by weight; of the others when none is."""
-        endpoints = self._fleet.ready or [
-            each for each in self._fleet.endpoints if each.state in (State.PROBATION, State.EJECTED)
-        ]
-        return max(endpoints, key=lambda each: _score(key, each), default=None)
+    def _by_hash(self, key: Key, now_s: float) -> Endpoint | None:
+        """The highest score, by weight."""
+        return max(self._fleet.lasting(now_s), key=lambda each: _score(key, each), default=None)
 
     def _forget(self, now_s: float) -> None:
         while self._held:

@@ -8,7 +8,7 @@ import pytest
 
 from gateway import pb
 from gateway.backends.triton import steps
-from gateway.backends.triton.endpoint import Endpoint, Sign
+from gateway.backends.triton.endpoint import Endpoint, Outcome, Sign, State
 from gateway.backends.triton.fleet import Fleet
 from gateway.backends.triton.sequences import IDLE_S, SequenceLost, Sequences
 
@@ -76,6 +76,31 @@ def test_an_endpoint_that_came_back_has_forgotten_and_its_sequences_are_told() -
     fleet.probed(held, Sign.READY, "", 2.0, 2.0)
     with pytest.raises(SequenceLost):
         sequences.endpoint_of(7, 2.0, start=False, end=False)
+
+
+def test_an_endpoint_that_came_back_gets_new_sequences_and_they_end_its_probation() -> None:
+    """Where all there is are sequences: nothing else would ever end it."""
+    fleet, sequences = ready("a", "b")
+    back = fleet.endpoints[0]
+    fleet.probed(back, Sign.UNREACHABLE, "it cannot be reached", 1.0, 1.0)
+    assert {where(sequences, key, 1.0, start=True) for key in range(50)} == {fleet.endpoints[1]}
+    fleet.probed(back, Sign.READY, "", 2.0, 2.0)
+    theirs = [key for key in range(100, 150) if where(sequences, key, 2.0, start=True) is back]
+    assert len(theirs) > 10
+    for _ in range(fleet.rules.probation):
+        fleet.started(back, 1, 2.0)
+        fleet.ended(back, 1, Outcome.OK, 0.001, 2.0)
+    assert back.state is State.READY
+
+
+def test_an_endpoint_that_was_ejected_gets_new_sequences_when_its_time_is_over() -> None:
+    fleet, sequences = ready("a", "b")
+    ejected = fleet.endpoints[0]
+    fleet.started(ejected, 1, 1.0)
+    fleet.ended(ejected, 1, Outcome.LOST, 0.0, 1.0)
+    assert {where(sequences, key, 1.0, start=True) for key in range(50)} == {fleet.endpoints[1]}
+    later_s = 1.0 + fleet.rules.ejected_s
+    assert ejected in {where(sequences, key, later_s, start=True) for key in range(50)}
 
 
 def test_with_nobody_ready_there_is_nowhere_to_go() -> None:
