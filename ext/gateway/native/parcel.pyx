@@ -46,6 +46,7 @@ cdef bytes placed(int number, bytes region, size_t offset, size_t nbytes):
 
 
 @cython.final
+@cython.no_gc_clear           # it would drop the memory's owner before the buffer is released
 cdef class Parcel:
     """Parcel(form, batch, low, high): members low..high of the batch. Once."""
 
