@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +23,7 @@ from demo.triton.repository import TritonModel, store
 from demo.triton.server import TritonServer
 from gateway.backends.triton.regions import LEAST_BYTES, Use
 from gateway.backends.triton.segments import PREFIX, SHM
-from gateway.backends.triton.sharing import Sharing
+from gateway.backends.triton.sharing import Lease, Sharing
 from tests.support.conditions import eventually
 from tests.support.gatewayprocess import GatewayProcess
 from tests.support.inprocess import InProcess, serving
@@ -133,6 +134,11 @@ def registered(server: TritonServer) -> set[str]:
         return {name for name in theirs.get_system_shared_memory_status().regions if name.startswith(PREFIX)}
 
 
+def metrics(gateway: GatewayProcess) -> str:
+    with urllib.request.urlopen(f"{gateway.control_url}/metrics", timeout=10) as answer:
+        return str(answer.read(), "utf-8")
+
+
 # --- answers
 
 
@@ -217,6 +223,17 @@ def test_a_server_that_forgot_its_regions_gets_messages_and_then_new_ones(
     assert ways(gateway, "late") == {"shared_memory": 3, "message": 1}
 
 
+def test_a_server_that_writes_elsewhere_is_not_believed(
+    gateway: InProcess, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Lease, "memory", property(lambda lease: bytearray(lease.region.size)))
+    assert all(is_right(client, "late", rows(2, n)) for n in range(3))
+    assert ways(gateway, "late") == {"shared_memory": 1, "message": 3}
+    (member,) = gateway.loader.remotes["late", "1"]._members.values()
+    assert member.home
+    assert "not in the shared memory" in member.home.reason
+
+
 def test_a_server_that_was_killed_gets_new_regions_when_it_is_back(tmp_path: Path) -> None:
     store(tmp_path / "repository", MODELS[0])
     with TritonServer(tmp_path / "repository", tmp_path / "own") as own:
@@ -276,14 +293,16 @@ def test_nothing_is_left_of_a_killed_worker_nor_of_the_gateway(server: TritonSer
                 assert is_right(Client(channel), "late", rows(2))
             return sorted(pid for pid in gateway.workers() if ours(pid))
 
-        killed, other = eventually(lambda: len(found := both()) == 2 and found, "both workers have regions", 20)
+        killed, other = eventually(lambda: len(found := both()) == 2 and found, "both workers have regions", 40)
         left = ours(killed)
         assert left <= registered(server)
         os.kill(killed, signal.SIGKILL)
-        eventually(lambda: not ours(killed), "its files are swept", 20)
-        eventually(lambda: not left & registered(server), "its regions are forgotten", 20)
-        assert len(eventually(lambda: len(found := both()) == 2 and found, "the new one has regions", 20)) == 2
+        eventually(lambda: not ours(killed), "its files are swept", 40)
+        eventually(lambda: not left & registered(server), "its regions are forgotten", 40)
+        assert len(eventually(lambda: len(found := both()) == 2 and found, "the new one has regions", 40)) == 2
         assert ours(other) <= registered(server)
+        labels = f'model="late",version="1",endpoint="{server.url}",way="shared_memory"'
+        eventually(lambda: f"gateway_endpoint_sent_total{{{labels}}}" in metrics(gateway), "it is told")
         pids = gateway.workers()
         gateway.stop()
     assert not [name for pid in (*pids, killed) for name in ours(pid)]

@@ -13,10 +13,13 @@ that a server that never does costs its share of the limit and no more. Pure: no
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 LEAST_BYTES = 64 << 10
+FRESH_S = 1.0
+"""One that was used so lately makes no room for another size: two sizes that take turns would only make regions."""
 IDLE_S = 30.0
 """A region that nobody took for so long is given back to the machine."""
 
@@ -63,11 +66,11 @@ class Regions:
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.used_bytes = 0
-        self._all: set[Region] = set()
+        self._all: dict[Region, None] = {}
         self._left: set[object] = set()
         """Homes that get nothing new."""
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Region]:
         return iter([*self._all])
 
     def __len__(self) -> int:
@@ -89,7 +92,7 @@ class Regions:
         if home in self._left or self.used_bytes + size > self.limit_bytes:
             return None
         region = Region(home, size, since_s=now_s)
-        self._all.add(region)
+        self._all[region] = None
         self.used_bytes += size
         return region
 
@@ -121,7 +124,8 @@ class Regions:
 
     def leave(self, home: object, now_s: float) -> list[Region]:
         """That server gets nothing new over that connection. What was free is RETIRED by that, the rest is later."""
-        self._left.add(home)
+        if any(each.home is home for each in self._all):
+            self._left.add(home)
         return self._retire([each for each in self._all if each.home is home and each.use is Use.FREE], now_s)
 
     def idle(self, now_s: float, idle_s: float = IDLE_S) -> list[Region]:
@@ -130,20 +134,26 @@ class Regions:
         return self._retire(found, now_s)
 
     def crowd_out(self, n_bytes: int, now_s: float) -> list[Region]:
-        """Free ones in the way of one of `n_bytes`, now RETIRED: those used longest ago, no more than needed."""
+        """Free ones in the way of one of `n_bytes`, now RETIRED: those used longest ago, no more than needed, and none
+        where that would not be enough.
+        """
         missing = self.used_bytes + size_for(n_bytes) - self.limit_bytes
-        going = sum(each.size for each in self._all if each.use is Use.RETIRED)
+        missing -= sum(each.size for each in self._all if each.use is Use.RETIRED)
+        old = [each for each in self._all if each.use is Use.FREE and now_s - each.since_s >= FRESH_S]
+        if sum(each.size for each in old) < missing:
+            return []
         found: list[Region] = []
-        for region in sorted((each for each in self._all if each.use is Use.FREE), key=lambda each: each.since_s):
-            if sum(each.size for each in found) + going >= missing:
+        for region in sorted(old, key=lambda each: each.since_s):
+            if missing <= 0:
                 break
             found.append(region)
+            missing -= region.size
         return self._retire(found, now_s)
 
     def forget(self, region: Region, now_s: float) -> None:
         """The server has let go of it."""
         self._move(region, Use.GONE, now_s)
-        self._all.discard(region)
+        del self._all[region]
         self.used_bytes -= region.size
         if region.home in self._left and not any(each.home is region.home for each in self._all):
             self._left.discard(region.home)

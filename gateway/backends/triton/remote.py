@@ -321,8 +321,8 @@ class Remote:
             return ""
         if home is None or home.generation != generation or home.is_due:
             if home:
-                sharing.leave(home, "the connection was lost")
-            member.home = home = await sharing.meet(member.link, generation, member.endpoint.address)
+                sharing.leave(home, home.reason or "the connection was lost")
+            member.home = home = await sharing.meet(member.link, generation, member.endpoint.address, home)
         return f"triton.shared_memory is on, and {home.reason}" if sharing.is_demanded and home.reason else ""
 
     async def _ask(self, endpoint: Endpoint) -> tuple[Sign, str]:

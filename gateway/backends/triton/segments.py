@@ -26,15 +26,10 @@ class Segment:
 
     def __init__(self, size: int) -> None:
         """OSError: there is not so much."""
-        self.name, self.size = new_name(), size
-        path = SHM / self.name
-        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(path, flags, 0o600)
-        self._unlink = weakref.finalize(self, _unlink, path, fd)
+        self.size = size
+        self.name, fd = _created()
+        self._unlink = weakref.finalize(self, _unlink, SHM / self.name, fd)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.fstat(fd).st_nlink:
-                raise OSError(0, f"{path} was taken for a leftover")
             os.posix_fallocate(fd, 0, size)
             self.memory = mmap.mmap(fd, size, mmap.MAP_SHARED | mmap.MAP_POPULATE)
         except BaseException:
@@ -77,6 +72,20 @@ def sweep() -> list[str]:
                     path.unlink()
                     swept.append(path.name)
     return swept
+
+
+def _created() -> tuple[str, int]:
+    """A locked file. Who sweeps may have been quicker than the lock: then another."""
+    while True:
+        name = new_name()
+        fd = os.open(SHM / name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(fd).st_nlink:
+                return name, fd
+        except BlockingIOError:
+            (SHM / name).unlink(missing_ok=True)
+        os.close(fd)
 
 
 def _unlink(path: Path, fd: int) -> None:

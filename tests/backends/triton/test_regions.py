@@ -83,8 +83,10 @@ def test_the_smallest_that_fits_is_taken_and_idle_ones_make_room() -> None:
         regions.released(region, float(turn))
     assert regions.take("here", MIB - 1, 1.0) is small
     assert regions.make("here", 2 * MIB, 2.0) is None
+    assert regions.crowd_out(2 * MIB, 0.9) == []  # it was used just now
+    assert regions.crowd_out(4 * MIB, 2.0) == []  # that would not be enough
     assert regions.crowd_out(2 * MIB, 2.0) == [large]
-    assert regions.crowd_out(2 * MIB, 2.0) == []  # that one is on its way out already
+    assert regions.crowd_out(2 * MIB, 2.0) == []  # it is on its way out already
     regions.forget(large, 3.0)
     assert regions.make("here", 2 * MIB, 3.0)
 
