@@ -24,7 +24,7 @@ from demo.triton.repository import TritonModel, store
 from demo.triton.server import TritonServer
 
 RESULT = Path(__file__).parent / "results" / "shm.json"
-SIZES = (64, 16_384, 602_112, 4 << 20, 32 << 20)
+SIZES = (64, 16_384, 65_536, 131_072, 262_144, 602_112, 4 << 20, 32 << 20)
 """Bytes of the input, and of the output."""
 # With the answer of no size the way back costs nothing: most models take more than they give.
 SUM = TritonModel(

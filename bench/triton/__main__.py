@@ -6,8 +6,9 @@
 
 One tritonserver runs all the while, with its dynamic batcher on (it never waits) and one instance of the model, in its
 Python backend. Per round each way takes its turn: directly, through a gateway that forms batches, and through one that
-forwards each request. All of it, and the generator, on the cores of this machine: a way that leaves more of them gets
-more done. Every answer is compared with the right one. Processor time is of server, models and gateway, without the
+forwards each request; with large tensors also through one that sends its batches as messages, where the first has them
+in shared memory. All of it, and the generator, on the cores of this machine: a way that leaves more of them gets more
+done. Every answer is compared with the right one. Processor time is of server, models and gateway, without the
 generator's.
 """
 
@@ -38,7 +39,13 @@ from gateway.loadtest import measure
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "bench" / "results" / "triton"
-WAYS = ("direct", "batches", "forwards")
+WAYS = {
+    "direct": "",
+    "batches": "",
+    "messages": "shared_memory: off",
+    "forwards": "",
+}
+"""With what the gateway's `triton:` section says of each."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,7 @@ class Work:
     shapes: tuple[tuple[int, int], ...]
     """Connections and requests at once on each."""
     distinct: int
+    ways: tuple[str, ...]
 
 
 WORKS = {
@@ -58,6 +66,7 @@ WORKS = {
         [("output", "FP32", [1])],
         ((1, 1), (8, 4), (8, 16)),
         512,
+        ("direct", "batches", "forwards"),
     ),
     "large": Work(
         Model("image_mean", make_image_mean, (3, 224, 224), 1e-4),
@@ -65,6 +74,7 @@ WORKS = {
         [("output", "FP32", [3])],
         ((1, 1), (4, 4)),
         16,
+        ("direct", "batches", "messages", "forwards"),
     ),
 }
 
@@ -86,10 +96,12 @@ def ways(work: Work, scratch: Path) -> Iterator[list[Way]]:
         store(repository, onnx_model(model.name, file, work.inputs, work.outputs))
         server = stack.enter_context(TritonServer(repository, scratch / "triton"))
         found = [Way("direct", int(server.url.rpartition(":")[2]), server.processes())]
-        for name, batching in (("batches", ""), ("forwards", "batching: remote\n")):
+        for name in work.ways[1:]:
             root = scratch / name
             (root / model.name / "1").mkdir(parents=True)
-            settings = f"backend: triton\n{batching}triton: {{endpoints: ['{server.url}']}}\n"
+            more = f", {WAYS[name]}" if WAYS[name] else ""
+            settings = f"backend: triton\ntriton: {{endpoints: ['{server.url}']{more}}}\n"
+            settings += "batching: remote\n" if name == "forwards" else ""
             (root / model.name / "model.yaml").write_text(settings)
             port = free_port()
             flags = ["--grpc-port", str(port), "--port", str(free_port()), "--control-port", str(free_port())]
@@ -148,7 +160,7 @@ def run(names: list[str], seconds: float, rounds: int) -> dict[str, Any]:
             messages = [payloads.infer_request(work.model.name, {"input": row[None]}) for row in _rows(work)]
             triton = each[0].pids
             for connections, streams in work.shapes:
-                rows: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
+                rows: dict[str, list[dict[str, Any]]] = {way: [] for way in work.ways}
                 for turn in range(rounds):
                     for way in each if turn % 2 == 0 else reversed(each):
                         pids = triton if way.name == "direct" else triton + way.pids
@@ -165,7 +177,7 @@ def _median(rows: list[dict[str, Any]], field: str) -> float:
 
 def _print(title: str, rows: dict[str, list[dict[str, Any]]]) -> None:
     base = _median(rows["direct"], "requests_per_s")
-    for way in WAYS:
+    for way in rows:
         rate = _median(rows[way], "requests_per_s")
         bad = sum(row["failed"] + row["lost"] + row["wrong"] for row in rows[way])
         p50, p99, cpu = (_median(rows[way], name) for name in ("p50_us", "p99_us", "cpu_ms_per_request"))
@@ -181,12 +193,14 @@ def main() -> int:
     parser.add_argument("works", nargs="*", help=f"of {', '.join(WORKS)}; all by default")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--no-save", action="store_true")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each turn")
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     if unknown := set(options.works) - WORKS.keys():
         parser.error(f"{', '.join(unknown)}: expected of {', '.join(WORKS)}")
     busy = os.getloadavg()[0]
     stamp = results.stamp("quick" if options.quick else "full", "triton")
-    found = run(options.works or list(WORKS), 1.0 if options.quick else 4.0, 1 if options.quick else 3)
+    found = run(options.works or list(WORKS), *((1.0, 1) if options.quick else (options.seconds, options.rounds)))
     if not options.quick and not options.no_save:
         file = FOLDER / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.json"
         results.write(file, {**stamp, "load_before": round(busy, 2), "found": found})

@@ -34,7 +34,7 @@ class TritonFailed(Exception):
 
 class TritonServer:
     """Ready when `start` returns. `flags` go to tritonserver; `explicit`: callers load and unload models, and those in
-    `load` are loaded at the start.
+    `load` are loaded at the start. `under`: the words of a command that runs it.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class TritonServer:
         grpc_port: int = 0,
         host: str = "127.0.0.1",
         cpus: int | None = None,
+        under: tuple[str, ...] = (),
     ) -> None:
         self.repository = repository
         self._made = None if folder else Path(tempfile.mkdtemp(prefix="tritonserver-"))
@@ -57,6 +58,7 @@ class TritonServer:
             self._wish += ["--model-control-mode=explicit", *(f"--load-model={model}" for model in load)]
         self._grpc_port, self._http_port = grpc_port, 0
         self._host, self._cpus = host, cpus
+        self._under = under
         self._prefix = f"gateway_{os.getpid()}_{id(self):x}_"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -140,6 +142,7 @@ class TritonServer:
         command = [str(found.binary), *(f"--{name}={value}" for name, value in flags.items()), *self._wish]
         if self._cpus is not None:
             command = ["taskset", "-c", str(self._cpus), *command]
+        command = [*self._under, *command]
         environment = {
             **os.environ,
             "LD_LIBRARY_PATH": os.pathsep.join(map(str, found.libraries)),

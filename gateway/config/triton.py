@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator, model_validator
 
 from gateway.config.files import load_yaml
-from gateway.config.units import DurationUs, expected, format_duration
+from gateway.config.units import DurationUs, SizeBytes, expected, format_duration, format_size
 from gateway.errors import LoadError
 
 FILE_NAME = "triton.yaml"
@@ -23,6 +23,8 @@ PORT = 8001
 """Triton's own for gRPC."""
 MAX_ENDPOINTS = 256
 MAX_IN_FLIGHT = 1024
+LEAST_SHARED_BYTES = 64 << 10
+"""The smallest region."""
 
 _HOST = r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)"
 _ADDRESS = re.compile(rf"(?P<host>{_HOST})(?::(?P<port>[0-9]{{1,5}}))?", re.ASCII)
@@ -51,6 +53,8 @@ def _address(value: Any) -> str:
 
 Duration = Annotated[DurationUs, PlainSerializer(format_duration, return_type=str, when_used="json")]
 """Read back as it was written: a bare number would be seconds."""
+
+Size = Annotated[SizeBytes, PlainSerializer(format_size, return_type=str, when_used="json")]
 
 Address = Annotated[str, BeforeValidator(_address)]
 
@@ -143,6 +147,14 @@ class Triton(_Part):
     hedge: bool = False
     """Ask a second server when the first is slower than usual (the 95th percentile), and take who answers first."""
 
+    shared_memory: Literal["auto", "off", "on"] = "auto"
+    """How tensors get to servers on this machine. `auto`: large batches in memory that both see, where a server is
+    found to see it. `on`: all batches that can, and a server that sees none of it is not asked.
+    """
+
+    shared_memory_limit: Size = 256 << 20
+    """Of that memory, in each worker; beyond it tensors are sent."""
+
     warm_up: bool = True
     """Send made-up rows at load, to learn what a batch takes."""
 
@@ -155,6 +167,18 @@ class Triton(_Part):
     @classmethod
     def _tls_switch(cls, value: Any) -> Any:
         return {} if value is True else None if value is False else value
+
+    @field_validator("shared_memory", mode="before")
+    @classmethod
+    def _yaml_switch(cls, value: Any) -> Any:
+        return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+
+    @field_validator("shared_memory_limit")
+    @classmethod
+    def _holds_something(cls, value: int) -> int:
+        if value < LEAST_SHARED_BYTES:
+            raise expected(f"{format_size(LEAST_SHARED_BYTES)} or more (shared_memory: off does without)")
+        return value
 
     @field_validator("metadata")
     @classmethod

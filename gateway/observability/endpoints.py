@@ -22,12 +22,17 @@ def families(totals: Totals) -> Iterator[Metric]:
         "gateway_endpoint_repeated", "Of them after, or beside, an attempt at another server.", labels=_LABELS
     )
     ejections = CounterMetricFamily("gateway_endpoint_ejections", "Times that it was left alone.", labels=_LABELS)
+    ways = CounterMetricFamily(
+        "gateway_endpoint_sent", "Batches sent to the server, by how their tensors got there.", labels=(*_LABELS, "way")
+    )
     for key, counters in totals.lanes.items():
         for address, counted in counters.endpoints.items():
             for outcome, count in counted.attempts.items():
                 attempts.add_metric((*key, address, outcome), count)
             repeated.add_metric((*key, address), counted.repeated)
             ejections.add_metric((*key, address), counted.ejections)
+            for way, count in counted.ways.items():
+                ways.add_metric((*key, address, way), count)
     state = GaugeMetricFamily(
         "gateway_endpoint_state", "Workers in which the server is in this state.", labels=(*_LABELS, "state")
     )
@@ -38,4 +43,5 @@ def families(totals: Totals) -> Iterator[Metric]:
     yield attempts
     yield repeated
     yield ejections
+    yield ways
     yield state

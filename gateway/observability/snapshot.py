@@ -68,6 +68,8 @@ class EndpointCounters:
     repeated: int = 0
     """Of them after, or beside, one at another server."""
     ejections: int = 0
+    ways: dict[str, int] = field(default_factory=dict)
+    """Of them, by how their tensors got there."""
 
 
 @dataclass(slots=True)

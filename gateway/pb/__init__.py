@@ -32,6 +32,7 @@ for _file in descriptor_pb2.FileDescriptorSet.FromString(_DESCRIPTORS.read_bytes
 
 inference: Final = _namespace("inference.proto")
 model_config: Final = _namespace("model_config.proto")
+shared_memory: Final = _namespace("shared_memory.proto")
 health: Final = _namespace("health.proto")
 feedback: Final = _namespace("feedback.proto")
 reflection: Final = _namespace("reflection.proto")

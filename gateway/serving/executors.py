@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
+from weakref import WeakSet
 
 from gateway.backends.base import Backend
 from gateway.batching.dispatch import Executor
@@ -15,9 +16,12 @@ from gateway.native.lane import Lane
 from gateway.serving.captures import Tap
 
 if TYPE_CHECKING:
+    from gateway.backends.triton.carrier import Carrier
     from gateway.backends.triton.relay import Relay
     from gateway.backends.triton.remote import Remote
 
+CLOSE_S = 3.0
+"""For servers elsewhere to be told that nobody comes back."""
 NICENESS = 19
 """Of the thread that runs shadows: who waits for an answer gets the core first."""
 
@@ -35,6 +39,7 @@ class Executors:
         self._completed = completed
         self._loop = asyncio.get_running_loop()
         self._links: object = None
+        self._carriers: WeakSet[Carrier] = WeakSet()
 
     def pair(
         self, name: str, backend: Backend, tap: Tap, n_threads: int, on_state: Callable[[str], None]
@@ -56,19 +61,29 @@ class Executors:
         forwards = backend.forwards
         own_way = remote.is_decoupled or remote.has_sequences
         streams = Streams(remote, backend.native.model, backend.native.version) if own_way else None
+        carrier = Carrier(remote, form, self._loop, self._completed, tap, forwards=forwards, streams=streams)
+        self._carriers.add(carrier)
         return (
-            Carrier(remote, form, self._loop, self._completed, tap, forwards=forwards, streams=streams),
+            carrier,
             Carrier(remote, form, self._loop, self._completed, forwards=forwards, owns=False),
         )
+
+    async def closed(self) -> None:
+        """What was closed has left its servers too, or took too long."""
+        closing = [carrier.closing for carrier in self._carriers if carrier.closing]
+        if closing:
+            await asyncio.wait(closing, timeout=CLOSE_S)
 
     def _remote(self, backend: Backend, on_state: Callable[[str], None]) -> Remote:
         from gateway.backends.triton.backend import TritonBackend
         from gateway.backends.triton.link import Links
         from gateway.backends.triton.remote import Remote
+        from gateway.backends.triton.segments import sweep
 
         assert isinstance(backend, TritonBackend)
         if not isinstance(self._links, Links):
             self._links = Links()
+            sweep()
         return Remote(
             backend.title,
             backend.names,
@@ -79,6 +94,7 @@ class Executors:
             self._links,
             on_state,
             backend.in_flight_each,
+            shares=not backend.forwards and not backend.described.is_decoupled,
         )
 
 

@@ -477,6 +477,10 @@ class Loader:
             held.executor.close()
             held.background.close()
 
+    async def closed(self) -> None:
+        """After `close`: servers elsewhere know it too."""
+        await self._executors.closed()
+
 
 def _open(path: Path, config: ModelConfig, threads: int, model: str, version: str) -> tuple[Backend, Source]:
     source = Source(path, config, fingerprint(path))  # first: what changes during the load is found by the next one

@@ -203,6 +203,7 @@ def add_endpoints(lanes: list[snapshot.Lane], remotes: Mapping[Key, Remote]) -> 
                 attempts={outcome.value: count for outcome, count in counts.outcomes.items()},
                 repeated=counts.again,
                 ejections=counts.ejections,
+                ways=dict(counts.ways),
             )
             lane.endpoints[endpoint.address] = {endpoint.state.value: 1}
 

@@ -264,6 +264,7 @@ class Worker:
             self.commands.close()
             self.feedback.close()
             self.loader.close()
+            await self.loader.closed()
             self.shadows.close()
             self.hub.close()
 

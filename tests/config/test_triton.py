@@ -45,12 +45,28 @@ def test_batching_can_be_left_to_the_servers(tmp_path: Path, written: str) -> No
         ("{timeout: 0}", "more than 0"),
         ("{version: '01'}", "version"),
         ("{hedged: true}", "hedge"),
+        ("{shared_memory: always}", "expected auto, off or on"),
+        ("{shared_memory: 1}", "expected auto, off or on"),
+        ("{shared_memory_limit: 1kB}", "expected 64KiB or more"),
+        ("{shared_memory_limit: much}", "a size such as"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_by_field(tmp_path: Path, text: str, fault: str) -> None:
     with pytest.raises(ConfigError, match=fault) as caught:
         model(tmp_path, f"backend: triton\ntriton: {text}")
     assert "triton" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("", "auto"), ("on", "on"), ("off", "off"), ("'on'", "on"), ("auto", "auto"), ("true", "on")],
+)
+def test_shared_memory_is_a_word_though_yaml_takes_it_for_a_switch(tmp_path: Path, written: str, meant: str) -> None:
+    text = f"{{shared_memory: {written}, shared_memory_limit: 1GiB}}" if written else ""
+    found = model(tmp_path, f"backend: triton\ntriton: {text}").triton
+    assert found.shared_memory == meant
+    assert found.shared_memory_limit == (1 << 30 if written else 256 << 20)
+    assert Triton.model_validate(found.model_dump(mode="json")) == found
 
 
 def test_a_versions_own_file_is_laid_over_the_models(tmp_path: Path) -> None:

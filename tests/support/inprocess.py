@@ -71,6 +71,7 @@ class InProcess:
         self.front.abort()
         await self.listener.close()
         self.loader.close()
+        await self.loader.closed()
         self.hub.close()
 
     def do(self, work: Callable[[], T]) -> T:

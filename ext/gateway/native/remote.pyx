@@ -45,11 +45,6 @@ cdef object _dtype(int typenum):
     return <object>cnp.PyArray_DescrFromType(typenum)
 
 
-cdef struct Rows:             # bytes of one member's slice of one input
-    const uint8_t* data
-    size_t nbytes
-
-
 cdef Rows rows_of(Batch batch, int member, int index) noexcept:
     cdef Request request = <Request>batch.members[member]
     cdef const TensorRef* tensor = &request.tensors[index]
@@ -81,7 +76,7 @@ cdef Rows rows_of(Batch batch, int member, int index) noexcept:
     return rows
 
 
-cdef inline uint8_t* put(uint8_t* p, const uint8_t* data, size_t n) noexcept:
+cdef uint8_t* put(uint8_t* p, const uint8_t* data, size_t n) noexcept:
     if n >= NOGIL_MIN_BYTES:
         with nogil:
             memcpy(p, data, n)
@@ -213,6 +208,9 @@ cdef class Form:
     def answer(self, bytes data not None):
         """The outputs of a ModelInferResponse, in signature order, as read-only arrays over `data`; BYTES as objects. AnswerMismatch
         names the output, what came and what the signature says."""
+        return self.read(data, NULL, None)
+
+    cdef list read(self, bytes data, Slot* slots, object keeper):
         cdef Wire wire
         cdef Cursor c
         cdef Span body, span
@@ -253,7 +251,7 @@ cdef class Form:
             if self.version and wire.version.len and text_of(wire.version) != self.version:
                 raise AnswerMismatch(
                     f"{self.signature.describe()}: version '{text_of(wire.version)}' answered, expected '{self.version}'")
-            self._match(&wire, outputs, data)
+            self._match(&wire, outputs, data, slots, keeper)
             return outputs
         finally:
             free_wire(&wire)
@@ -269,7 +267,7 @@ cdef class Form:
             outputs.append(np.empty(shape, np.dtype(object) if spec.datatype == DT_BYTES else _dtype(spec.typenum)))
         return outputs
 
-    cdef int _match(self, Wire* wire, list outputs, bytes data) except -1:
+    cdef int _match(self, Wire* wire, list outputs, bytes data, Slot* slots, object keeper) except -1:
         cdef Signature signature = self.signature
         cdef int index, position, next_raw
         if wire.n_inputs != signature.n_outputs:
@@ -283,13 +281,14 @@ cdef class Form:
                 next_raw = (index + position) % wire.n_inputs             # mostly in order
                 if span_equals(wire.inputs[next_raw].name, signature.outputs[index].name):
                     outputs.append(self._array(&signature.outputs[index], &wire.inputs[next_raw],
-                                               &wire.raws[next_raw] if wire.n_raws else NULL, data))
+                                               &wire.raws[next_raw] if wire.n_raws else NULL, data,
+                                               &slots[index] if slots != NULL else NULL, keeper))
                     break
             else:
                 raise AnswerMismatch(f"{self._output(&signature.outputs[index])} is missing in the answer")
         return 0
 
-    cdef object _array(self, const TensorSpec* spec, WireInput* given, const Span* raw, bytes data):
+    cdef object _array(self, const TensorSpec* spec, WireInput* given, const Span* raw, bytes data, Slot* slot, object keeper):
         cdef cnp.npy_intp dims[MAX_DIMS]
         cdef int64_t n = 1
         cdef uint8_t* decoded = NULL
@@ -314,7 +313,9 @@ cdef class Form:
             raise AnswerMismatch(
                 f"{self._output(spec)}: got shape {[given.dims[axis] for axis in range(given.n_dims)]}, expected "
                 f"{[spec.dims[axis] for axis in range(spec.n_dims)]}")
-        if raw == NULL:                                       # typed contents: other servers than Triton
+        if slot != NULL and slot.nbytes and n and (raw == NULL or raw.len == 0):
+            at, nbytes, slot.is_used = slot.data, slot.nbytes, True
+        elif raw == NULL:                                     # typed contents: other servers than Triton
             try:
                 if decode_contents(given, spec.datatype, &decoded, &nbytes, self.signature) != n:
                     raise AnswerMismatch(f"{self._output(spec)}: its contents have not the {n} elements of its shape")
@@ -336,7 +337,7 @@ cdef class Form:
         if nbytes == 0:
             return cnp.PyArray_SimpleNew(spec.n_dims, dims, spec.typenum)
         array = cnp.PyArray_SimpleNewFromData(spec.n_dims, dims, spec.typenum, <void*>at)
-        cnp.set_array_base(array, data)
+        cnp.set_array_base(array, keeper if slot != NULL and slot.is_used else data)
         cnp.PyArray_CLEARFLAGS(array, cnp.NPY_ARRAY_WRITEABLE)
         return array
 

@@ -11,6 +11,8 @@ import contextlib
 import logging
 import threading
 import time
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import numpy as np
 from gateway import pb
 from gateway.backends.base import Array, Backend, Signature, TensorSpec
 from gateway.backends.samples import find_samples
-from gateway.backends.triton import blame
+from gateway.backends.triton import blame, proof
 from gateway.backends.triton.blame import Blame
 from gateway.backends.triton.described import DECOUPLED, Described, describe
 from gateway.backends.triton.link import ask, credentials, method, options_for
@@ -63,6 +65,11 @@ def load(path: Path, config: ModelConfig, *, model: str, version: str) -> Triton
             addresses = dict.fromkeys(addresses_of(settings.dns), 1.0)
         except OSError as error:
             raise ServersDown(f"triton.dns: {settings.dns}: {error.strerror or error}") from None
+    if settings.shared_memory == "on" and config.batching.by == "remote":
+        raise LoadError(
+            f'model "{model}" version {version}: triton.shared_memory is on, and batching is remote, which passes '
+            "requests on as they come; expected auto or off"
+        )
     names = settings.model or model, version if settings.version is None else settings.version
     wish = config.batching.max_batch_size if config.batching.by == "gateway" else "auto"
     reasons = []
@@ -72,10 +79,45 @@ def load(path: Path, config: ModelConfig, *, model: str, version: str) -> Triton
         except grpc.RpcError as error:
             reasons.append(_reason(error, address, f'model "{model}" version {version}'))
             continue
+        if settings.shared_memory == "on":
+            _demand_sharing(model, version, described, addresses, settings)
         if described.is_decoupled:
             _log.info('model "%s" version %s: %s', model, version, DECOUPLED)
         return TritonBackend(model, version, config, settings, addresses, names, address, described)
     raise ServersDown(f"no Triton server has {names[0]!r} version {names[1] or 'any'}: {'; '.join(reasons)}")
+
+
+def _demand_sharing(model: str, version: str, described: Described, addresses: Iterable[str], settings: Triton) -> None:
+    """LoadError: shared memory is demanded, and cannot be had. Who does not answer now is asked when it does."""
+    what = f'model "{model}" version {version}: triton.shared_memory is on, and'
+    if described.is_decoupled or described.has_sequences:
+        kind = "decoupled" if described.is_decoupled else "one that keeps sequences"
+        raise LoadError(f"{what} the model is {kind}, whose requests are passed on as they come; expected auto or off")
+    for address in addresses:
+        reason = proof.where(address) or ask(address, settings, partial(_prove, settings=settings))
+        if reason:
+            raise LoadError(f"{what} Triton at {address} cannot: {reason}; expected auto or off, or the cure of that")
+
+
+def _prove(channel: Any, settings: Triton) -> str:
+    steps, answer, is_there = proof.prove(), None, True
+    try:
+        while True:
+            name, fields = steps.send(answer)
+            messages = pb.shared_memory if "SharedMemory" in name else pb.inference
+            request = getattr(messages, f"{name}Request")(**fields)
+            try:
+                answer = method(channel, name)(request, timeout=settings.connect_s, metadata=settings.headers())
+            except grpc.RpcError as error:
+                is_there = is_there and error.code() not in (
+                    grpc.StatusCode.UNAVAILABLE,
+                    grpc.StatusCode.DEADLINE_EXCEEDED,
+                )
+                answer = error
+    except StopIteration as stop:
+        return str(stop.value) if is_there else ""
+    finally:
+        steps.close()
 
 
 def _describe(channel: Any, address: str, names: tuple[str, str], settings: Triton, wish: int | str) -> Described:

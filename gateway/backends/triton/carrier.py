@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from gateway.backends.base import Array
 from gateway.backends.triton import steps
 from gateway.backends.triton.blame import Blame, Failure
+from gateway.backends.triton.cargo import Cargo
 from gateway.backends.triton.remote import Headers, Remote
 from gateway.backends.triton.streams import Streams
 from gateway.errors import Code
@@ -65,7 +66,8 @@ class Carrier:
         self._tap, self._forwards, self._owns = tap, forwards, owns
         self._out: dict[asyncio.Task[None], Batch] = {}
         self._is_looking = False
-        self._closing: asyncio.Task[None] | None = None
+        self.closing: asyncio.Task[None] | None = None
+        """Until its servers have been told."""
 
     def submit(self, batch: Batch) -> None:
         batch.begin()
@@ -84,7 +86,7 @@ class Carrier:
         for task in self._out:
             task.cancel()
         if self._owns:
-            self._closing = self._loop.create_task(self.remote.close())
+            self.closing = self._loop.create_task(self.remote.close())
 
     def _look(self) -> None:
         self._is_looking = False
@@ -122,11 +124,9 @@ class Carrier:
                 raise Refusal(
                     Code.UNIMPLEMENTED, f"{self.remote.title} answers on ModelStreamInfer only: it is decoupled"
                 )
-            request = self._forwarded(batch) if self._forwards else self._form.request(batch, low, high)
-            deadline_us = batch.deadline_us
-            step = steps.of_message(request) if self.remote.has_sequences else None
-            read = self._form.answer
-            outputs = await self.remote.infer(request, read, batch.n_rows, deadline_us / 1e6, headers, step)
+            cargo = Cargo(self._form, batch, low, high, self._forwarded(batch) if self._forwards else None)
+            step = steps.of_message(cargo.message) if self.remote.has_sequences else None
+            outputs = await self.remote.infer(cargo, batch.deadline_us / 1e6, headers, step)
         except Refusal as refusal:
             batch.refuse(low, high, refusal.code, refusal.text)
         except Failure as failure:

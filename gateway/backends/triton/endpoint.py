@@ -79,6 +79,8 @@ class Counts:
     again_failed: int = 0
     outcomes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
     ejections: int = 0
+    ways: dict[str, int] = field(default_factory=dict)
+    """Attempts by the way that their tensors took there."""
 
 
 @dataclass(slots=True, eq=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grpc
@@ -57,10 +57,11 @@ def options_for(settings: Triton) -> list[tuple[str, Any]]:
 
 
 def method(channel: Any, name: str) -> Any:
-    """A unary call with messages of pb.inference; ModelInfer takes and gives bytes."""
+    """A unary call with messages of pb.inference, or pb.shared_memory; ModelInfer takes and gives bytes."""
     if name == "ModelInfer":
         return channel.unary_unary(SERVICE + name)
-    request, response = (getattr(pb.inference, f"{name}{kind}") for kind in ("Request", "Response"))
+    messages = pb.shared_memory if "SharedMemory" in name else pb.inference
+    request, response = (getattr(messages, f"{name}{kind}") for kind in ("Request", "Response"))
     return channel.unary_unary(
         SERVICE + name, request_serializer=request.SerializeToString, response_deserializer=response.FromString
     )
@@ -106,6 +107,12 @@ class Link:
             if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
                 raise
         return describe(metadata, config, wish, where)
+
+    async def call(self, name: str, fields: Mapping[str, Any], timeout_s: float, headers: Any) -> Any:
+        """Any other unary one, by its name. RpcError."""
+        messages = pb.shared_memory if "SharedMemory" in name else pb.inference
+        request = getattr(messages, f"{name}Request")(**fields)
+        return await method(self._channel, name)(request, timeout=timeout_s, metadata=headers)
 
     async def _watch(self) -> None:
         state = self._channel.get_state()

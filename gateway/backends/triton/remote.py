@@ -19,6 +19,7 @@ import grpc.aio
 from gateway.backends.base import Array
 from gateway.backends.triton import blame
 from gateway.backends.triton.blame import Blame, Failure
+from gateway.backends.triton.cargo import Cargo
 from gateway.backends.triton.courier import AttemptFailed, Courier, NobodyLeft, TooLate
 from gateway.backends.triton.described import Described
 from gateway.backends.triton.endpoint import Endpoint, Outcome, Sign, State
@@ -27,9 +28,11 @@ from gateway.backends.triton.link import Link, Links
 from gateway.backends.triton.prober import Prober
 from gateway.backends.triton.resolver import Resolver
 from gateway.backends.triton.sequences import SequenceLost, Sequences
+from gateway.backends.triton.sharing import BY_MEMORY, BY_MESSAGE, Home, Lease, Sharing
 from gateway.backends.triton.steps import Step
 from gateway.config.triton import Triton, split_address
 from gateway.errors import Code, LoadError
+from gateway.native.parcel import NotWritten, Parcel
 from gateway.native.remote import AnswerMismatch
 from gateway.observability import logs
 
@@ -48,7 +51,7 @@ _USABLE = (State.READY, State.PROBATION, State.EJECTED)
 class Member:
     """An endpoint's connection, and what was found over it."""
 
-    __slots__ = ("checked", "checking", "doubted_s", "endpoint", "link")
+    __slots__ = ("checked", "checking", "doubted_s", "endpoint", "home", "link")
 
     def __init__(self, endpoint: Endpoint, link: Link) -> None:
         self.endpoint, self.link = endpoint, link
@@ -56,6 +59,12 @@ class Member:
         """The link's generation at the last check; -1: in doubt."""
         self.checking: asyncio.Task[str] | None = None
         self.doubted_s = float("-inf")
+        self.home: Home | None = None
+        """Whether it gets tensors by shared memory; None: it was not asked."""
+
+    @property
+    def is_checked(self) -> bool:
+        return self.checked == self.link.generation and not (self.home and self.home.is_due)
 
 
 class Remote:
@@ -72,7 +81,10 @@ class Remote:
         links: Links,
         on_state: Callable[[str], None],
         in_flight_each: int = 1,
+        *,
+        shares: bool = False,
     ) -> None:
+        """`shares`: tensors may go by shared memory, where the settings want it too."""
         self.title, self.names, self.settings = title, names, settings
         self._wish, self._described, self._links, self._on_state = wish, described, links, on_state
         self._headers = settings.headers()
@@ -95,6 +107,7 @@ class Remote:
             self._resolver = Resolver(self.fleet, host, port, clock, every_s=settings.resolve_every / 1e6)
             self._resolver.start()
         self.sequences = Sequences(self.fleet)
+        self._sharing = Sharing(title, settings, clock) if shares and settings.shared_memory != "off" else None
         self._first_round = asyncio.get_running_loop().create_task(self._begin())
 
     # --- batches
@@ -109,21 +122,19 @@ class Remote:
 
     async def infer(
         self,
-        request: bytes,
-        read: Callable[[bytes], list[Array]],
-        rows: int,
+        cargo: Cargo,
         deadline_s: float,
         headers: Headers = (),
         step: Step | None = None,
     ) -> list[Array]:
-        """The answer as `read` has it, whose AnswerMismatch is the server's fault. `deadline_s` is monotonic, 0: none.
-        `step`: of a sequence, which has its server. Failure: of the last attempt.
+        """`deadline_s` is monotonic, 0: none. `step`: of a sequence, which has its server. Refusal, or Failure: of the
+        last attempt.
         """
         await self.ready()
-        send = partial(self._send, request, read, (*self._headers, *headers))
+        send = partial(self._send, cargo, (*self._headers, *headers))
         try:
             only = self.endpoint_of(step) if step else None
-            _, answer = await self.courier.carry(send, rows, deadline_s or None, only)
+            _, answer = await self.courier.carry(send, cargo.batch.n_rows, deadline_s or None, only)
             return answer
         except NobodyLeft as error:
             raise blame.nobody(self.title, str(error)) from None
@@ -154,7 +165,7 @@ class Remote:
         await self.ready()
         member = self._member(endpoint)
         try:
-            if member.checked != member.link.generation and (fault := await self._check(member)):
+            if not member.is_checked and (fault := await self._check(member)):
                 text = f"{self.title}: Triton at {endpoint.address}: {fault}"
                 raise Failure(Blame.SERVER, Code.UNAVAILABLE, text, "", Outcome.FAILED)
         except grpc.aio.AioRpcError as error:
@@ -164,24 +175,17 @@ class Remote:
     def failure(self, error: grpc.aio.AioRpcError, endpoint: Endpoint) -> Failure:
         return self._failure(error, endpoint, is_ours=False)
 
-    async def _send(
-        self,
-        request: bytes,
-        read: Callable[[bytes], list[Array]],
-        headers: Headers,
-        endpoint: Endpoint,
-        left_s: float | None,
-    ) -> list[Array]:
+    async def _send(self, cargo: Cargo, headers: Headers, endpoint: Endpoint, left_s: float | None) -> list[Array]:
         """One attempt."""
         member = self._member(endpoint)
         timeout_s, is_ours = self.settings.attempt_s, True
         if left_s is not None and left_s < timeout_s:
             timeout_s, is_ours = max(left_s, LEAST_LEFT_S), False
         try:
-            if member.checked != member.link.generation and (fault := await self._check(member)):
+            if not member.is_checked and (fault := await self._check(member)):
                 failure = self._changed(endpoint, fault)
             else:
-                return read(await member.link.infer(request, timeout=timeout_s, metadata=headers))
+                return await self._exchange(member, cargo, timeout_s, headers)
         except AnswerMismatch as error:
             self._doubt(member)
             text = f"{self.title} gave an answer that does not fit its signature"
@@ -194,6 +198,63 @@ class Remote:
         if failure.blame in (Blame.CALLER, Blame.SERVER) and self._doubt(member):
             failure = await self._second_thought(member, failure)
         raise AttemptFailed(failure.outcome, failure)
+
+    async def _exchange(self, member: Member, cargo: Cargo, timeout_s: float, headers: Headers) -> list[Array]:
+        """By shared memory where that can be, and if it cannot after all, in the message."""
+        until_s = time.monotonic() + timeout_s
+        home, ways = member.home, member.endpoint.counts.ways
+        if self._sharing and home and not home.reason and not cargo.is_forwarded:
+            parcel = cargo.parcel()
+            if lease := await self._sharing.lease(home, parcel.n_bytes):
+                ways[BY_MEMORY] = ways.get(BY_MEMORY, 0) + 1
+                outputs = await self._by_memory(member, home, parcel, lease, until_s, headers)
+                if outputs is not None:
+                    return outputs
+        ways[BY_MESSAGE] = ways.get(BY_MESSAGE, 0) + 1
+        message, left_s = cargo.message, max(until_s - time.monotonic(), LEAST_LEFT_S)
+        return cargo.read(await member.link.infer(message, timeout=left_s, metadata=headers))
+
+    async def _by_memory(
+        self, member: Member, home: Home, parcel: Parcel, lease: Lease, until_s: float, headers: Headers
+    ) -> list[Array] | None:
+        """None: it did not go this way, and goes the other. RpcError; AnswerMismatch."""
+        assert self._sharing
+        is_answered = False
+        try:
+            request = parcel.fill(lease.name, lease.memory, lease)
+            left_s = max(until_s - time.monotonic(), LEAST_LEFT_S)
+            data = await member.link.infer(request, timeout=left_s, metadata=headers)
+            is_answered = True
+        except grpc.aio.AioRpcError as error:
+            is_answered = error.code() is grpc.StatusCode.INVALID_ARGUMENT  # no other code is the server's alone
+            detail = error.details() or ""
+            if "shared memory" not in detail:
+                raise
+            if error.code() is grpc.StatusCode.NOT_FOUND:  # another process than the one that was told of it
+                self._estrange(member, home, detail, is_another=True)
+            return None
+        finally:
+            if is_answered:
+                self._sharing.answered(lease)
+            else:
+                self._sharing.doubt(lease)
+        try:
+            return parcel.answer(data)
+        except NotWritten as error:
+            self._estrange(member, home, str(error))
+            return None
+
+    def _estrange(self, member: Member, home: Home, reason: str, *, is_another: bool = False) -> None:
+        """It does not see what we see, whatever it was found to. `is_another`: server, which may; it is asked anew."""
+        assert self._sharing
+        if not home.reason:
+            told = {"endpoint": member.endpoint.address, "version": self.title}
+            logs.get().warning("shared memory fails", **told, reason=reason)
+            self._sharing.leave(home, reason)
+        if member.home is home:
+            member.checked = -1
+            if is_another:
+                member.home = None
 
     async def _second_thought(self, member: Member, failure: Failure) -> Failure:
         """An input is refused through the caller's fault only where the model is still what it was."""
@@ -238,20 +299,35 @@ class Remote:
         generation = member.link.generation
         timeout_s = max(PROBE_TIMEOUT_S, self.settings.connect_s)
         try:
-            now = await member.link.describe(*self.names, self._wish, timeout_s, self._headers)
-            difference = self._described.difference(now)
+            difference = self._described.difference(
+                await member.link.describe(*self.names, self._wish, timeout_s, self._headers)
+            )
+            if difference:
+                difference = f"its signature is not what it was at load: {difference}"
+            else:
+                difference = await self._meet(member, generation)
         except LoadError as error:
-            difference = str(error)
+            difference = f"its signature is not what it was at load: {error}"
         finally:
             member.checking = None
         if not difference:
             member.checked = generation
             return ""
-        difference = f"its signature is not what it was at load: {difference}"
         now_s = time.monotonic()
         if member.endpoint in self._members:
             self.fleet.probed(member.endpoint, Sign.NOT_READY, difference, now_s, now_s)
         return difference
+
+    async def _meet(self, member: Member, generation: int) -> str:
+        """Whether it gets tensors by shared memory is known then. Why it cannot be asked at all."""
+        sharing, home = self._sharing, member.home
+        if sharing is None:
+            return ""
+        if home is None or home.generation != generation or home.is_due:
+            if home:
+                sharing.leave(home, home.reason or "the connection was lost")
+            member.home = home = await sharing.meet(member.link, generation, member.endpoint.address, home)
+        return f"triton.shared_memory is on, and {home.reason}" if sharing.is_demanded and home.reason else ""
 
     async def _ask(self, endpoint: Endpoint) -> tuple[Sign, str]:
         """For the prober."""
@@ -266,7 +342,7 @@ class Remote:
         try:
             if not await member.link.is_ready(model, version, PROBE_TIMEOUT_S, self._headers):
                 return Sign.NOT_READY, f"model {model!r} version {version or 'any'} is not ready there"
-            if member.checked != member.link.generation and (difference := await self._check(member)):
+            if not member.is_checked and (difference := await self._check(member)):
                 return Sign.NOT_READY, difference
         except grpc.aio.AioRpcError as error:
             failure = self._failure(error, endpoint, is_ours=True)
@@ -339,6 +415,9 @@ class Remote:
     async def _see_out(self, member: Member) -> None:
         while member.endpoint.outstanding or member.checking:  # noqa: ASYNC110 - the fleet tells nobody
             await asyncio.sleep(LEAVING_POLL_S)
+        if self._sharing and member.home:
+            self._sharing.leave(member.home, "its server left the fleet")
+            await self._sharing.parted(member.link)
         self._links.give_back(member.link, self.settings)
 
     async def close(self) -> None:
@@ -346,6 +425,8 @@ class Remote:
         if self._is_closed:
             return
         self._is_closed = True
+        if self._sharing:
+            self._sharing.close()  # before anything is waited for: the process may be about to exit
         self._first_round.cancel()
         await self._prober.stop()
         if self._resolver:
@@ -353,5 +434,7 @@ class Remote:
         for task in [member.checking for member in self._members.values() if member.checking]:
             task.cancel()
         self._members, members = {}, [*self._members.values()]
+        if self._sharing:
+            await asyncio.gather(*(self._sharing.parted(member.link) for member in members))
         for member in members:
             self._links.give_back(member.link, self.settings)
