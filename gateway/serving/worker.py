@@ -228,6 +228,9 @@ class Worker:
             tls = tls_context(options.tls_cert, options.tls_key) if options.tls_cert and options.tls_key else None
             self.listener = Listener(options.host, [options.port, options.grpc_port], self.hub.protocol, tls)
             folders = scan(options.models, may_be_empty=options.model_control)
+            for folder in folders:
+                if left_out := folder.left_out:
+                    self._tell(event="left_out", model=folder.name, reason=left_out)
             if options.accept == "at_once":
                 await self._listen()
             if not await self._unless_stopped(self._start(folders)):
