@@ -153,7 +153,7 @@ def watch(
 @app.command("list")
 def list_rollouts(
     model: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="Only of this model.", show_default=False)
+        str | None, typer.Argument(metavar="MODEL", help="Only of this model.", show_default=False)
     ] = None,
     live: Annotated[bool, typer.Option("--live", help="Only those that are not over.")] = False,
     blocked: Annotated[bool, typer.Option("--blocked", help="The files that were taken back, instead.")] = False,
@@ -272,7 +272,7 @@ def explain(
     rollout: Which,
     seq: Annotated[
         int | None,
-        typer.Argument(metavar="[N]", help="A decision's number. [default: all that moved it]", show_default=False),
+        typer.Argument(metavar="N", help="A decision's number. [default: all that moved it]", show_default=False),
     ] = None,
     server: Server = DEFAULT_SERVER,
     as_json: AsJson = False,
