@@ -69,9 +69,12 @@ def bench(
     Exit code 1: an answer was wrong, failed or was lost, or the result is below --fail-below.
     """
     with reported():
+        from gateway.errors import ConfigError
         from gateway.loadtest import report
 
         before = report.read(compare) if compare else None
+        if save and not save.absolute().parent.is_dir():  # said before the load, not after it
+            raise ConfigError(f"--save {save}: there is no folder {save.absolute().parent}")
         result = _measured(url, model, version, data, rows, connections, streams, rate, seconds, warmup, check, ceiling)
         if save:
             try:

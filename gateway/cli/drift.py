@@ -96,7 +96,7 @@ def watch(
 @app.command("alarms")
 def list_alarms(
     model: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="Only of this model.", show_default=False)
+        str | None, typer.Argument(metavar="MODEL", help="Only of this model.", show_default=False)
     ] = None,
     closed: Annotated[bool, typer.Option("--closed", help="Those that are over, too.")] = False,
     server: Server = DEFAULT_SERVER,

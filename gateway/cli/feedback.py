@@ -122,8 +122,9 @@ def _sent(client: Client, batch: list[dict[str, Any]]) -> list[dict[str, str]]:
 
 def _batches(path: Path) -> Iterator[list[dict[str, Any]]]:
     batch: list[dict[str, Any]] = []
+    is_empty = True
     try:
-        with path.open() as lines:
+        with path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 if not line.strip():
                     continue
@@ -131,12 +132,19 @@ def _batches(path: Path) -> Iterator[list[dict[str, Any]]]:
                     document = json.loads(line)
                 except ValueError as error:
                     raise ConfigError(f"--file {path}, line {number}: {error}; expected a JSON object") from None
+                if not isinstance(document, dict):
+                    raise ConfigError(f"--file {path}, line {number}: got {line.strip()[:40]}, expected a JSON object")
                 batch.append(document)
+                is_empty = False
                 if len(batch) == BATCH:
                     yield batch
                     batch = []
     except OSError as error:
         raise ConfigError(f"--file {path}: {str(error.strerror).lower()}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"--file {path}: is no text in UTF-8, expected a JSON object on each line") from None
+    if is_empty:
+        raise ConfigError(f"--file {path}: is empty, expected a JSON object on each line")
     if batch:
         yield batch
 

@@ -37,7 +37,7 @@ def list_models(server: Server = DEFAULT_SERVER, as_json: AsJson = False) -> Non
 def show_model(
     model: Model,
     version: Annotated[
-        str | None, typer.Argument(metavar="[VERSION]", help="All that is known of one.", show_default=False)
+        str | None, typer.Argument(metavar="VERSION", help="All that is known of one.", show_default=False)
     ] = None,
     server: Server = DEFAULT_SERVER,
     as_json: AsJson = False,
@@ -66,7 +66,7 @@ def add(
     model: Model,
     version: Annotated[
         str | None,
-        typer.Argument(metavar="[VERSION]", help="[default: all that lie there and are new]", show_default=False),
+        typer.Argument(metavar="VERSION", help="[default: all that lie there and are new]", show_default=False),
     ] = None,
     reason: Reason = "",
     actor: Actor = "",

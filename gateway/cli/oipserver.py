@@ -50,6 +50,8 @@ class OipServer:
             code, details = error.code(), error.details() or "(no text)"
             if code is grpc.StatusCode.DEADLINE_EXCEEDED:
                 details += f" ({self._patience})"
+            if code is grpc.StatusCode.UNAVAILABLE and "Failed parsing HTTP/2" in details:
+                raise Refused(f"{self} speaks no gRPC without TLS: is it a gateway's gRPC port (8001)?") from None
             raise Refused(f"{self} answered {method} with {code.name}: {details}") from None
 
 

@@ -29,7 +29,7 @@ Version = Annotated[
 def build(
     model: Annotated[str, typer.Option(metavar="NAME", help="The model.", show_default=False)],
     data: Annotated[
-        Path | None, typer.Argument(metavar="[DATA]", help="CSV, Parquet, JSON lines or npz.", show_default=False)
+        Path | None, typer.Argument(metavar="DATA", help="CSV, Parquet, JSON lines or npz.", show_default=False)
     ] = None,
     from_live: Annotated[
         int | None,
@@ -127,7 +127,7 @@ def show(
     path: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[FILE]", help="A profile, or a version's folder; instead of --model.", show_default=False
+            metavar="FILE", help="A profile, or a version's folder; instead of --model.", show_default=False
         ),
     ] = None,
     model: Annotated[str, typer.Option(metavar="NAME", help="The model.", show_default=False)] = "",

@@ -94,6 +94,8 @@ def start(
     stages: each ends on evidence, never on time alone. Refused while another rollout of the model is under way.
     """
     with answered():
+        if watch_it:
+            _needs_terminal("rollout start --watch", as_json)  # before anything is started
         document = _plan(what)
         if observe:
             document["mode"] = "observe"
@@ -125,7 +127,8 @@ def status(
         answer = Client(server).get("v1", "rollouts", rollout)
         if as_json:
             return show.print_json(answer)
-        show.console().print(rolloutview.picture(answer))
+        out = show.console()
+        out.print(rolloutview.picture(answer, width=out.width))
 
 
 @app.command("watch")
@@ -142,18 +145,15 @@ def watch(
     shown       how strongly they show it good; at 1.0 of what is needed it may go on
     Exit code 1 when it was taken back, refused or needs an operator. With --json, a line for each change.
     """
-    from gateway.errors import ConfigError
-
     with answered():
-        if not as_json and not sys.stdout.isatty():
-            raise ConfigError("rollout watch: draws on a terminal, and this is none; take --json for lines")
+        _needs_terminal("rollout watch", as_json)
         _watch(Client(server), rollout, every, as_json)
 
 
 @app.command("list")
 def list_rollouts(
     model: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="Only of this model.", show_default=False)
+        str | None, typer.Argument(metavar="MODEL", help="Only of this model.", show_default=False)
     ] = None,
     live: Annotated[bool, typer.Option("--live", help="Only those that are not over.")] = False,
     blocked: Annotated[bool, typer.Option("--blocked", help="The files that were taken back, instead.")] = False,
@@ -177,6 +177,9 @@ def list_rollouts(
                 )
                 for b in answer["blocked"]
             ]
+            if not rows:
+                print("no files are blocked")
+                return
             return show.print_table("version", "files", "rollout", "since", "why", rows=rows)
         answer = client.get("v1", "rollouts", model=model, live="true" if live else None)
         if as_json:
@@ -269,7 +272,7 @@ def explain(
     rollout: Which,
     seq: Annotated[
         int | None,
-        typer.Argument(metavar="[N]", help="A decision's number. [default: all that moved it]", show_default=False),
+        typer.Argument(metavar="N", help="A decision's number. [default: all that moved it]", show_default=False),
     ] = None,
     server: Server = DEFAULT_SERVER,
     as_json: AsJson = False,
@@ -348,6 +351,13 @@ def _plan(what: list[str]) -> dict[str, Any]:
     raise ConfigError(f"got {len(what)} words, expected the plan's FILE, or MODEL VERSION")
 
 
+def _needs_terminal(command: str, as_json: bool) -> None:
+    from gateway.errors import ConfigError
+
+    if not as_json and not sys.stdout.isatty():
+        raise ConfigError(f"{command}: draws on a terminal, and this is none; take --json for lines")
+
+
 def _text(text: str) -> str:
     return "\n".join(shown(line) for line in text.splitlines())
 
@@ -391,7 +401,7 @@ def _live(client: Client, rollout: str, every_s: float) -> dict[str, Any]:
                 answer: dict[str, Any] = client.get("v1", "rollouts", rollout)
                 rollout = answer["id"]
                 found = client.get("v1", "rollouts", rollout, "timeline")
-                last = rolloutview.picture(answer, found)
+                last = rolloutview.picture(answer, found, live.console.width)
                 live.update(last, refresh=True)
                 if answer["stage"] in ENDED or not answer["is_live"]:
                     return answer

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 MAX_DECISIONS = 8
 BAR = 30
 TREND_CELLS = 24
+WIDE = 150
+"""Columns of a terminal on which what a guardrail says fits beside its numbers; else it stands below."""
 _STAGES = {
     "promoted": "bold green",
     "rolled_back": "bold red",
@@ -28,12 +30,18 @@ _HEALTH = {"ok": "green", "suspect": "yellow", "bad_soft": "bold red", "bad_hard
 _OUTCOMES = {"ok": "green", "worse": "bold red", "fault": "red", "undecided": "yellow"}
 
 
-def picture(found: Mapping[str, Any], timeline: Mapping[str, Any] | None = None) -> RenderableType:
+def picture(
+    found: Mapping[str, Any], timeline: Mapping[str, Any] | None = None, width: int | None = None
+) -> RenderableType:
+    """`width` of the terminal; None: as wide as it comes."""
     from rich.console import Group
 
     parts: list[RenderableType] = [*_head(found)]
     if rows := found["status"].get("guardrails"):
-        parts.append(_guardrails(rows, timeline))
+        is_wide = width is None or width >= WIDE
+        parts.append(_guardrails(rows, timeline, is_wide))
+        if not is_wide:
+            parts += _sentences(rows)
     parts += [*_counts(found)]
     if timeline and timeline["decisions"]:
         parts.append(_decisions(timeline["decisions"]))
@@ -69,13 +77,22 @@ def _head(found: Mapping[str, Any]) -> list[RenderableType]:
     return parts
 
 
-def _guardrails(rows: list[Mapping[str, Any]], timeline: Mapping[str, Any] | None) -> RenderableType:
+def _sentences(rows: list[Mapping[str, Any]]) -> list[RenderableType]:
+    from rich.text import Text
+
+    return [Text(f"  {shown(row['name'])}: {shown(row['sentence'])}", style="dim") for row in rows if row["sentence"]]
+
+
+def _guardrails(
+    rows: list[Mapping[str, Any]], timeline: Mapping[str, Any] | None, with_sentences: bool
+) -> RenderableType:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("guardrail", "if worse", "", ">evidence", "", ">shown", ">requests", "what"):
+    headings = ("guardrail", "if worse", "", ">evidence", "", ">shown", ">requests")
+    for name in (*headings, "what") if with_sentences else headings:
         made.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", overflow="fold")
     for row in rows:
         worse = _share(row["log_e"], row["log_threshold"])
@@ -88,7 +105,7 @@ def _guardrails(rows: list[Mapping[str, Any]], timeline: Mapping[str, Any] | Non
             Text(_trend(row["name"], timeline), style="red"),
             Text("" if good is None else f"{max(good, 0.0):.2f}", style="green" if good and good >= 1 else ""),
             f"{row['n']:,}",
-            Text(shown(row["sentence"])),
+            *([Text(shown(row["sentence"]))] if with_sentences else []),
         )
     return made
 

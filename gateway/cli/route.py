@@ -39,7 +39,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Check it and show the d
 @app.command("show")
 def show_route(
     model: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="One model's. [default: all]", show_default=False)
+        str | None, typer.Argument(metavar="MODEL", help="One model's. [default: all]", show_default=False)
     ] = None,
     server: Server = DEFAULT_SERVER,
     as_json: AsJson = False,
@@ -195,10 +195,10 @@ def diff_routes(
     model: Model,
     from_: Annotated[
         int | None,
-        typer.Argument(metavar="[FROM]", help="A generation. [default: the one before TO]", show_default=False),
+        typer.Argument(metavar="FROM", help="A generation. [default: the one before TO]", show_default=False),
     ] = None,
     to: Annotated[
-        int | None, typer.Argument(metavar="[TO]", help="A generation. [default: the one in force]", show_default=False)
+        int | None, typer.Argument(metavar="TO", help="A generation. [default: the one in force]", show_default=False)
     ] = None,
     server: Server = DEFAULT_SERVER,
     as_json: AsJson = False,

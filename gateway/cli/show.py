@@ -28,13 +28,13 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 10_000, highlight=False)  # a pipe has no width to fold at
 
 
-def table(*columns: str, rows: Iterable[Sequence[Any]], title: str = "") -> Table:
+def table(*columns: str, rows: Iterable[Sequence[Any]]) -> Table:
     """Columns whose name starts with > are set to the right."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(title=Text(title) if title else None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         made.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
     for row in rows:
@@ -43,7 +43,9 @@ def table(*columns: str, rows: Iterable[Sequence[Any]], title: str = "") -> Tabl
 
 
 def print_table(*columns: str, rows: Iterable[Sequence[Any]], title: str = "") -> None:
-    console().print(table(*columns, rows=rows, title=title))
+    if title:
+        print(shown(title), flush=True)
+    console().print(table(*columns, rows=rows))
 
 
 def print_diff(diff: Sequence[Mapping[str, Any]]) -> None:

@@ -176,7 +176,8 @@ def _from_cells(data: Cells, model: Model) -> dict[str, Array]:
         )
         return {only.name: array.reshape(len(rows), *only.inner) if n_features > 0 else array}
     names = ", ".join(map(repr, data.names[:8])) + (", ..." if len(data.names) > 8 else "")
-    cure = "name one column after each input"
+    missing = [each.name for each in model.inputs if each.name not in by_name]
+    cure = f"no column is named {', '.join(map(repr, missing[:8]))}{', ...' if len(missing) > 8 else ''}"
     if only and model.has_rows and n_features > 0:
         cure = f"give exactly {n_features} columns, in order" if n_features > 1 else f"name a column {only.name!r}"
     elif not model.has_rows:

@@ -224,9 +224,10 @@ def _state_faults(state: Path | None) -> list[str]:
     if state is None:
         return []
     cure = "name a folder that this user may write to; it is made when it is missing"
-    if state.exists() and not state.is_dir():
+    if os.path.exists(state) and not os.path.isdir(state):
         return [f"--state {state}: is a file, expected a folder; {cure}"]
-    nearest = next(folder for folder in (state, *state.absolute().parents) if folder.exists())
+    # os.path.exists, because Path's raises where a folder above may not be entered.
+    nearest = next(folder for folder in (state, *state.absolute().parents) if os.path.exists(folder))
     if not os.access(nearest, os.W_OK | os.X_OK):
         return [f"--state {state}: permission denied in {nearest}; {cure}"]
     return []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -79,9 +79,14 @@ def error_lines(error: ValidationError, data: Any, model_class: type[BaseModel],
 
 def faults_of(error: ValidationError, data: Any, model_class: type[BaseModel]) -> list[tuple[str, str]]:
     """(field, what came and what was expected) per faulty field."""
+    return faults_in(error.errors(include_url=False), data, model_class)
+
+
+def faults_in(errors: Iterable[Any], data: Any, model_class: type[BaseModel] | None = None) -> list[tuple[str, str]]:
+    """The same of a list of pydantic's errors; without `model_class` nobody knows which fields there are."""
     merged: dict[tuple[int | str, ...], list[str]] = {}
     values: dict[tuple[int | str, ...], str] = {}
-    for fault in error.errors(include_url=False):
+    for fault in errors:
         path = _path_in_data(fault["loc"], data, missing=fault["type"] == "missing")
         says, wants = _explain(fault, path, model_class)
         values.setdefault(path, says)
@@ -147,7 +152,7 @@ _BOUNDS = {
 }
 
 
-def _explain(fault: Any, path: tuple[int | str, ...], model_class: type[BaseModel]) -> tuple[str, str]:
+def _explain(fault: Any, path: tuple[int | str, ...], model_class: type[BaseModel] | None) -> tuple[str, str]:
     """What came, and what was expected (may be empty), of one pydantic error."""
     kind, context = fault["type"], fault.get("ctx", {})
     got = f"got {shown(fault['input'])}"
@@ -186,9 +191,9 @@ def _path_in_data(loc: tuple[int | str, ...], data: Any, missing: bool) -> tuple
     return tuple(path)
 
 
-def _known_keys(path: tuple[int | str, ...], model_class: type[BaseModel]) -> list[str]:
+def _known_keys(path: tuple[int | str, ...], model_class: type[BaseModel] | None) -> list[str]:
     """Field names of the model at `path`; empty when a plain mapping stands there."""
-    found: type[BaseModel] | None = model_class
+    found = model_class
     for part in path:
         if isinstance(part, str):  # a number leads from a list to the model of its entries, which is known already
             field = found.model_fields.get(part) if found else None

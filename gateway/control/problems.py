@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from gateway.config.files import field_name
+from gateway.config.files import faults_in
 from gateway.errors import Code, GatewayError
 from gateway.observability import logs
 
@@ -41,6 +41,21 @@ def body(text: str, faults: Iterable[Fault] = (), **more: Any) -> dict[str, Any]
     return {"error": text, "faults": [{"field": field, "message": message} for field, message in faults], **more}
 
 
+def request_faults(errors: Sequence[Any], sent: Any) -> list[Fault]:
+    """What is wrong with a request, in the words of the configuration's errors: `reports[0].row: got -1, expected 0 or
+    more`.
+    """
+    faults: list[Fault] = []
+    for fault in errors:
+        if fault["type"] == "json_invalid":
+            return [("body", f"is no JSON: {fault.get('ctx', {}).get('error', fault['msg'])}")]
+        in_body = fault["loc"][:1] == ("body",)
+        inner = {**fault, "loc": fault["loc"][1:]} if in_body else fault
+        found = faults_in([inner], sent if in_body else {fault["loc"][0]: {fault["loc"][-1]: fault.get("input")}})
+        faults += [(field or "body", message.replace("`field: value` lines", "an object")) for field, message in found]
+    return list(dict.fromkeys(faults))
+
+
 def install(app: FastAPI) -> None:
     """Have `app` answer every failure that way."""
 
@@ -54,10 +69,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        faults = []
-        for fault in error.errors():
-            where = [part for part in fault["loc"] if part != "body"]
-            faults.append((field_name(where) or "body", str(fault["msg"])))
+        faults = request_faults(error.errors(), error.body)
         return JSONResponse(body("; ".join(f"{field}: {message}" for field, message in faults), faults), 422)
 
     @app.exception_handler(HTTPException)

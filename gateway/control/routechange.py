@@ -54,7 +54,8 @@ class RouteChanges:
             return RouteApplied(
                 model=model, generation=generation, route=written, diff=changes, is_dry_run=True, loads=unloaded
             )
-        VersionChanges(self._plane).load(model, sorted(route.versions_used()), actor, f"routed: {reason}", "versions")
+        why = f"routed: {reason}" if reason else "routed"
+        VersionChanges(self._plane).load(model, sorted(route.versions_used()), actor, why, "versions")
         return self._commit(model, written, expected, actor, reason, unloaded, supersede=supersede)
 
     def checked(self, model: str, document: Any) -> Route:

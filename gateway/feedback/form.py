@@ -5,9 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, ValidationError
+import orjson
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    Tag,
+    ValidationError,
+)
 
-from gateway.config.files import field_name
+from gateway.config.files import faults_in
 from gateway.errors import InvalidArgument
 from gateway.feedback.report import HTTP_STATUS, MAX_REPORTS, Report, Result, Status
 
@@ -55,6 +67,16 @@ class ResultsAnswer(BaseModel):
     results: list[ResultAnswer]
 
 
+def _which(document: Any) -> str:
+    """What is wrong is said of the form that was meant, not of both."""
+    return (
+        "many" if isinstance(document, ReportsForm) or (isinstance(document, dict) and "reports" in document) else "one"
+    )
+
+
+OneOrMany = Annotated[Annotated[ReportsForm, Tag("many")] | Annotated[ReportForm, Tag("one")], Discriminator(_which)]
+
+
 def parse(body: bytes) -> list[Report]:
     """{"reports": [...]}, or one report alone. InvalidArgument names the field."""
     try:
@@ -62,8 +84,11 @@ def parse(body: bytes) -> list[Report]:
             return ReportsForm.model_validate_json(body).all()
         return [ReportForm.model_validate_json(body).report()]
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise InvalidArgument(f"{field_name(first['loc']) or 'body'}: {first['msg']}") from None
+        first = error.errors(include_url=False)[0]
+        if first["type"] == "json_invalid":
+            raise InvalidArgument(f"body: is no JSON: {first.get('ctx', {}).get('error', first['msg'])}") from None
+        ((field, text),) = faults_in([first], orjson.loads(body))
+        raise InvalidArgument(f"{field or 'body'}: {text.replace('`field: value` lines', 'an object')}") from None
 
 
 def answer(results: Sequence[Result]) -> tuple[int, dict[str, Any]]:

@@ -153,7 +153,8 @@ def text_of(label: Label) -> str:
 def _fault(report: Report, n_rows: int) -> str:
     """What is wrong with what it tells; "" when nothing is."""
     if not 0 <= report.row < n_rows:
-        return f"row: got {report.row}, expected 0 to {n_rows - 1}: the request had {n_rows}"
+        expected = f"0 to {n_rows - 1}: the request had {n_rows} rows" if n_rows > 1 else "0: the request had 1 row"
+        return f"row: got {report.row}, expected {expected}"
     if report.label is None and not report.values and not report.groups:
         return "got neither label, values nor groups, expected one of them"
     if isinstance(report.label, float) and not math.isfinite(report.label):

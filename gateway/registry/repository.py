@@ -42,6 +42,11 @@ class ModelFolder:
     versions: tuple[VersionFolder, ...]
     notes: tuple[str, ...] = ()
 
+    @property
+    def left_out(self) -> str:
+        """What lies in it and is served under no version, in words; empty when nothing does."""
+        return self.error or "" if not self.versions else "; ".join(self.notes)
+
 
 def scan(root: Path, *, may_be_empty: bool = False) -> list[ModelFolder]:
     """Models by name, versions by number. ConfigError when `root` is missing, unreadable or, unless it may, holds no

@@ -22,8 +22,11 @@ def banner(
     seconds: float,
     has_control: bool = False,
     is_ephemeral: bool = False,
+    left_out: Mapping[str, str] | None = None,
 ) -> str:
-    """Text of several lines, ending in a newline. `versions` by (model, version); `deployment` with the real ports."""
+    """Text of several lines, ending in a newline. `versions` by (model, version); `deployment` with the real ports;
+    `left_out` by model: what lies in the repository and is no version.
+    """
     n_ready = sum(status.state == "READY" for status in versions.values())
     is_up = "is ready" if n_ready else "is up, but NOT READY: no version could be loaded;"
     n_models = len({model for model, _ in versions})
@@ -37,6 +40,7 @@ def banner(
         versions.items(), key=lambda item: (item[0][0], len(item[0][1]), item[0][1])
     ):
         lines.append(f"  {model:<{width}}  {version:>3}  {status.state:<11}  {status.reason}".rstrip())
+    lines += [f"  {model} left out: {reason}" for model, reason in sorted((left_out or {}).items())]
     scheme = "gRPC and REST over TLS" if deployment.tls_cert else "gRPC and REST"
     control = address(deployment.host, deployment.control_port)
     lines += [

@@ -1,9 +1,10 @@
 """`gateway serve`: N worker processes on shared ports, kept alive, and stopped together with one exit code.
 
-Workers report on a pipe, a JSON object per line: listening, version (model, version, state, reason, seconds), ready
-(the startup load is through, whatever came of it), drained, fatal (error: no retry will help), ask and done (what
-concerns all workers: see relay). The supervisor loads no model and answers no request. Standard asyncio loop, no
-threads but the ones that write out metrics: signals and SIGCHLD arrive as callbacks.
+Workers report on a pipe, a JSON object per line: left_out (model, reason: folders that are no versions), listening,
+version (model, version, state, reason, seconds), ready (the startup load is through, whatever came of it), drained,
+fatal (error: no retry will help), ask and done (what concerns all workers: see relay). The supervisor loads no model
+and answers no request. Standard asyncio loop, no threads but the ones that write out metrics: signals and SIGCHLD
+arrive as callbacks.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class _Slot:
     was_ever_ready: bool = False
     fatal: str = ""
     versions: dict[tuple[str, str], VersionStatus] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def worker_command(options: WorkerOptions) -> list[str]:
@@ -253,6 +255,8 @@ class Supervisor:
         match event.get("event"):
             case "listening":
                 slot.is_listening = True
+            case "left_out":
+                slot.left_out[str(event.get("model"))] = str(event.get("reason"))
             case "version":
                 status = VersionStatus(str(event.get("state")), str(event.get("reason") or ""))
                 slot.versions[str(event.get("model")), str(event.get("version"))] = status
@@ -284,6 +288,7 @@ class Supervisor:
         self._is_ready.set()
         seconds = self._loop.time() - self._began_at_s
         versions = self._versions()
+        left_out = {model: reason for slot in self._slots for model, reason in slot.left_out.items()}
         if self._deployment.log_format == "json":
             self._log.info(
                 "gateway ready",
@@ -299,6 +304,7 @@ class Supervisor:
                     {"model": model, "version": version, "state": status.state, "reason": status.reason}
                     for (model, version), status in versions.items()
                 ],
+                **({"left_out": left_out} if left_out else {}),
             )
             return
         with contextlib.suppress(OSError):  # nobody reads it: no reason to stop
@@ -309,6 +315,7 @@ class Supervisor:
                     seconds,
                     has_control=self._control is not None,
                     is_ephemeral=self._is_ephemeral,
+                    left_out=left_out,
                 )
             )
             self._out.flush()

@@ -110,6 +110,7 @@ class Worker:
         self._log = logs.get()
         self._stop = asyncio.Event()
         self.listener: Listener | None = None
+        self._ports: dict[str, int] = {}
         self._telemetry: Telemetry | None = None
         self.agent: Agent | None = None
         self.evidence: Evidence | None = None
@@ -228,6 +229,9 @@ class Worker:
             tls = tls_context(options.tls_cert, options.tls_key) if options.tls_cert and options.tls_key else None
             self.listener = Listener(options.host, [options.port, options.grpc_port], self.hub.protocol, tls)
             folders = scan(options.models, may_be_empty=options.model_control)
+            for folder in folders:
+                if left_out := folder.left_out:
+                    self._tell(event="left_out", model=folder.name, reason=left_out)
             if options.accept == "at_once":
                 await self._listen()
             if not await self._unless_stopped(self._start(folders)):
@@ -238,6 +242,11 @@ class Worker:
             gc.freeze()  # models and modules live as long as the process: no collection need visit them again
             self.catalog.started = True
             self._tell(event="ready")
+            if options.control_fd is None:  # alone: nobody else tells that it serves, and where
+                n_ready = sum(
+                    entry.is_ready for model in self.catalog.models() for entry in self.catalog.versions(model)
+                )
+                self._log.info("worker ready", host=options.host, versions=n_ready, **self._ports)
             if self.agent:
                 self.agent.serving()
             await self._stop.wait()
@@ -281,7 +290,8 @@ class Worker:
     async def _listen(self) -> None:
         assert self.listener
         port, grpc_port = await self.listener.open()
-        self._tell(event="listening", port=port, grpc_port=grpc_port)
+        self._ports = {"port": port, "grpc_port": grpc_port}
+        self._tell(event="listening", **self._ports)
 
     async def _unless_stopped(self, work: Any) -> bool:
         """False: told to stop while loading. What loads in a thread is left behind; the process is about to exit."""

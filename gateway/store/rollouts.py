@@ -63,8 +63,8 @@ class Rollouts(Part):
                     )
                 if other.stage != "promoted" and not new.supersede:
                     raise RolloutConflict(
-                        f"model {new.model!r}: rollout {other.id} is live ({other.stage}); abort it, or let this one"
-                        " supersede it"
+                        f"model {new.model!r}: rollout {other.id} is live ({other.stage}); abort it, or have this one"
+                        " take its place (supersede: true; --supersede of the command)"
                     )
                 _order(change, other, {**other.orders, "superseded_by": rollout_id}, actor, "rollout.supersede", reason)
                 waits_for = other.id

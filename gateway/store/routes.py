@@ -118,7 +118,7 @@ def _refuse_under_rollout(connection: sa.Connection, model: str) -> None:
     for row in _in_hand(connection, model):
         raise RolloutConflict(
             f"route of model {model!r}: rollout {row.id} has it in hand ({row.stage}); abort that rollout first, or"
-            " say that this change supersedes it"
+            " have this change end it (supersede: true; --supersede of the command)"
         )
 
 

@@ -63,7 +63,7 @@ def test_what_was_predicted_is_that_of_the_reported_row() -> None:
         (Report(token(key=b"k" * 16), label=1), Status.UNKNOWN, "another gateway"),
         (Report(of()[:-4] + "AAAA", label=1), Status.FORGED, "does not carry the gateway's signature"),
         (Report(of()), Status.INVALID, "neither label, values nor groups"),
-        (Report(of(), 1, label=1), Status.INVALID, "row: got 1, expected 0 to 0"),
+        (Report(of(), 1, label=1), Status.INVALID, "row: got 1, expected 0: the request had 1 row"),
         (Report(of(), label=math.nan), Status.INVALID, "label: got nan"),
         (Report(of(), label=""), Status.INVALID, "label: got 0 characters, expected 1 to 200"),
         (Report(of(), label="a\0"), Status.INVALID, "no text"),

@@ -33,6 +33,11 @@ def test_a_server_without_a_ready_version_does_not_say_ready() -> None:
     assert text.startswith("gateway is up, but NOT READY: no version could be loaded; after 1.0 s: 0 of 1 version")
 
 
+def test_what_lies_in_the_repository_and_is_no_version_is_told_below() -> None:
+    text = banner(DEPLOYMENT, {("m", "1"): VersionStatus("READY")}, 1, left_out={"shop": "shop has no version"})
+    assert "  m    1  READY\n  shop left out: shop has no version\n\n  gRPC" in text
+
+
 def test_tls_and_ipv6_show_in_the_addresses() -> None:
     deployment = DEPLOYMENT.model_copy(update={"tls_cert": Path("c"), "host": "::1"})
     assert "gRPC and REST over TLS: [::1]:8001" in banner(deployment, {}, 1)

@@ -13,6 +13,11 @@ Shared = Annotated[Plane, Depends(plane_of)]
 Actor = Annotated[str, Depends(actor_of)]
 
 
+def models_here(plane: Plane) -> str:
+    """For who asked for another."""
+    return ", ".join(dict.fromkeys(each.model for each in plane.store.versions())) or "none"
+
+
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     texts = {
         404: "There is no such thing.",

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.control import drift
-from gateway.control.api.common import Actor, Shared, refusals
+from gateway.control.api.common import Actor, Shared, models_here, refusals
 from gateway.control.plane import Plane
 from gateway.control.problems import Problem
 from gateway.monitoring import alarms
@@ -134,7 +134,7 @@ def _nothing(plane: Plane, model: str, version: str | None) -> str:
     known = [each.version for each in plane.store.versions(model)]
     what = f"model {model!r}" if version is None else f"model {model!r} version {version}"
     if not known:
-        return f"{what}: there is none; GET /v1/models lists them"
+        return f"{what}: there is none; models here: {models_here(plane)}"
     if version is not None and version not in known:
         return f"{what}: there is none; versions here: {', '.join(known)}"
     cure = f"gateway profile build --model {model} --version {version or known[-1]} DATA"

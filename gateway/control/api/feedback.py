@@ -8,10 +8,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 
 from gateway.control.answers import Refusal
-from gateway.control.api.common import Shared, refusals
+from gateway.control.api.common import Shared, models_here, refusals
 from gateway.control.problems import Problem
 from gateway.feedback import form
-from gateway.feedback.form import ReportForm, ReportsForm, ResultsAnswer
+from gateway.feedback.form import ReportsForm, ResultsAnswer
 from gateway.feedback.scores import Scores, refused, scores
 from gateway.feedback.tally import hour_of
 
@@ -35,7 +35,7 @@ _NOT_TAKEN: dict[int | str, dict[str, Any]] = {
     response_model=ResultsAnswer,
     responses={**_NOT_TAKEN, **refusals(422)},
 )
-def report(plane: Shared, response: Response, body: ReportsForm | ReportForm) -> object:
+def report(plane: Shared, response: Response, body: form.OneOrMany) -> object:
     """Each report has its own result, in order; 200 when any of them was taken. What came before counts once."""
     reports = body.all() if isinstance(body, ReportsForm) else [body.report()]
     status, document = form.answer(plane.desk.ask(reports))
@@ -56,7 +56,7 @@ def show_feedback(plane: Shared, model: str, since: Since = None) -> Scores:
     sums = plane.store.feedback_sums(model, _hour(since))
     found = scores(model, sums)
     if not found.versions and not any(record.model == model for record in plane.store.versions(model)):
-        raise Problem(404, f"model {model!r}: there is none; GET /v1/models lists them")
+        raise Problem(404, f"model {model!r}: there is none; models here: {models_here(plane)}")
     return found.model_copy(update={"refused": refused(sums)})
 
 
