@@ -70,7 +70,7 @@ def _made(name: str, module: str, sources: list[Path]) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / "lock").open("w") as lock:  # of two runs side by side one makes them
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=90)
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=350)
     assert done.returncode == 0, done.stderr
     return folder
 

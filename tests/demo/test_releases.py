@@ -17,6 +17,8 @@ from gateway.registry import golden
 from gateway.rollout.acceptance import compare, signature_fault
 from gateway.rollout.plan import parse
 
+pytestmark = pytest.mark.timeout(400)  # the first one waits until all are trained
+
 
 @pytest.fixture
 def folder(released_models: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.observability import aggregate as aggregate_module
@@ -58,6 +58,7 @@ def ok(aggregate: Aggregate, model: str = "m", version: str = "1") -> int:
     return aggregate.totals().lanes[model, version].requests["OK"]
 
 
+@settings(max_examples=30)
 @given(lane_counters, lane_counters, lane_counters)
 def test_addition_does_not_care_for_order(a: LaneCounters, b: LaneCounters, c: LaneCounters) -> None:
     assert added(a, b).requests == added(b, a).requests
