@@ -87,6 +87,22 @@ def test_latencies_fall_into_bins_at_thresholds_exactly(store: Store) -> None:
     assert found.evidence.bins["latency"] == (BinnedStage(1, 0.1, (3, 12, 48), (0, 0, 0)),)
 
 
+def test_each_epoch_has_its_own_thresholds_and_the_candidate_its_limit_of_each(store: Store) -> None:
+    """2 ms are 1 ms and the floor; what is shown at the margin is counted beside it."""
+    later = replace(LATENCY, thresholds_us=(16384, 32768))
+    watched = replace(WATCHED, baseline=replace(BASELINE, later=((2, later),)))
+    cells = {latency_cell_of(us): 1 for us in (1500, 2100, 17000, 40000)}
+    put(store, report(side(4, latency=cells), side(4, latency=cells)))
+    put(store, report(side(4, latency=cells), side(4, latency=cells), generation=6, percent=50))
+    found = collect(store, workers(store, worker("w0", 6)), watched, NOW_S)
+    first, second = found.evidence.bins["latency"]
+    assert (first.stable, first.candidate) == ((0, 1, 3), (1, 1, 2))
+    assert (second.stable, second.candidate) == ((2, 1, 1), (3, 0, 1))
+    assert found.evidence.bins["latency/2"][1].candidate == (3, 1, 0)
+    assert found.stable_latency is not None
+    assert int(found.stable_latency.sum()) == 4  # of the newest epoch
+
+
 def test_outputs_of_both_arms_fall_into_the_same_frozen_bins(store: Store) -> None:
     values = {value_cell_of(x): 1 for x in (0.1, 0.25, 0.49, 0.5, 7.0, -3.0, float("nan"))}
     put(store, report(side(7, values=values), side(1, values={value_cell_of(0.3): 1})))

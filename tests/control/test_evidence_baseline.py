@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gateway.backends.base import Signature, TensorSpec
-from gateway.control.evidencebaseline import _cut, _without_many, baseline, freeze
+from gateway.control.evidencebaseline import _cut, _without_many, baseline, freeze, renewed
 from gateway.monitoring import plan as plans
 from gateway.monitoring.plan import plain_plan
 from gateway.monitoring.tile import latency_bounds_us
@@ -62,6 +62,27 @@ def test_thresholds_that_fall_together_are_one() -> None:
     found = freeze(cells((700, 5000)), (0.9, 0.95, 0.99))
     assert found is not None
     assert (found.thresholds_us, found.quantiles) == ((704,), (0.9,))
+
+
+def test_thresholds_are_taken_anew_of_the_same_quantiles_as_far_as_later_answers_tell_them() -> None:
+    rng = np.random.default_rng(1)
+    answers = rng.lognormal(7, 0.7, 20_000)
+    before = freeze(cells(*((int(us), 1) for us in answers)), (0.5, 0.9, 0.95, 0.99, 0.999))
+    assert before is not None
+    few = renewed(before, cells(*((int(10 * us), 1) for us in answers[:300])))
+    assert few is not None
+    assert few.quantiles == before.quantiles
+    assert list(few.thresholds_us) == sorted(set(few.thresholds_us))
+    for now, then in zip(few.thresholds_us[:3], before.thresholds_us[:3], strict=True):
+        assert now == pytest.approx(10 * then, rel=0.3)
+    assert few.thresholds_us[3] > few.thresholds_us[2]  # it made room
+    faster = renewed(before, cells(*((int(us / 10), 1) for us in answers[:300])))
+    assert faster is not None
+    assert faster.thresholds_us[3:] == before.thresholds_us[3:]  # three hundred answers do not tell it
+    assert renewed(before, cells((700, 199))) is None
+    alike = renewed(before, cells((700, 5000)))
+    assert alike is not None
+    assert list(alike.thresholds_us) == sorted(set(alike.thresholds_us))
 
 
 @pytest.mark.parametrize("given", [cells(), cells((700, 99))])

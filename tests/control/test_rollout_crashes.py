@@ -108,6 +108,28 @@ def test_it_comes_to_its_end_when_the_store_fails_at_every_call_before_or_after_
     assert events == ["loaded", "start_shadow", "start_steps", "start_baking", "promote"]
 
 
+def test_nothing_moves_while_the_store_is_away_for_half_a_minute_and_all_that_came_meanwhile_counts(
+    store: Store,
+) -> None:
+    """Longer than each step's least time: what passed without a store gives nobody traffic."""
+    carried = Carried(store, CANARY)
+    carried.start()
+    carried.until(lambda: carried.record().stage == "step" and carried.record().cursor["acknowledged_s"])
+    before = carried.record()
+    carried.mortal.is_away = True
+    for _ in range(60):
+        with contextlib.suppress(StoreUnavailable):
+            carried.turn(0.5)
+    assert carried.record() == before
+    carried.mortal.is_away = False
+    carried.until(lambda: carried.record().seq > before.seq)
+    (on,) = [each for each in store.rollout_decisions(before.id) if each.event == "next_step"]
+    (split,) = [each for each in on.snapshot["evidence"]["split"] if each["index"] == before.cursor["epoch"]]
+    assert split["n_stable"] + split["n_candidate"] > 30 * carried.world.requests_per_s
+    carried.until(lambda: carried.record().stage == "promoted")
+    carried.check(again=True)
+
+
 def test_without_a_crash_each_decision_is_taken_once_and_told_once(store: Store) -> None:
     carried = Carried(store, CANARY)
     carried.start()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gateway.control import rolloutorders
 from gateway.control.rolloutroute import faults, promoted, stable_of, staged, withdrawn
+from gateway.rollout.baseline import CostBaseline
 from gateway.rollout.plan import parse as parse_plan
 from gateway.rollout.room import Room
 from gateway.routing.route import parse
@@ -16,6 +18,8 @@ from gateway.store import Report, Store
 from tests.control.test_rollout_crashes import CANARY, order
 from tests.support.carried import Carried, open_store
 from tests.support.rollouts import Version, plan
+
+QUICK_STEP = {"steps": [{"weight": 50, "min_time": "1s", "max_time": "10min"}]}
 
 
 @pytest.fixture
@@ -127,6 +131,24 @@ def test_a_candidate_gets_no_more_than_its_executors_can_carry_and_more_when_the
     tell(10)
     carried.until(lambda: carried.record().stage == "promoted")
     carried.check(again=True)
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_what_stable_costs_is_waited_for_where_a_guardrail_asks_but_not_for_ever(store: Store, is_told: bool) -> None:
+    carried = Carried(store, plan(**QUICK_STEP, guardrails={"cost": {"kind": "cost"}}))
+    carried.start()
+    began_s = carried.world.wall_s
+    for _ in range(10):
+        carried.turn()
+    assert carried.record().stage == "warming"
+    assert any("what a row of stable's costs is not known yet" in text for text in carried.record().status["reasons"])
+    if is_told:
+        carried.world.baseline = replace(carried.world.baseline, cost=CostBaseline(100.0, 10.0))
+    carried.until(lambda: carried.record().stage == "step")
+    took_s = carried.world.wall_s - began_s
+    assert took_s < 25.0 if is_told else 30.0 <= took_s < 40.0
+    assert carried.record().baseline is not None
+    assert (carried.record().baseline["cost"] is not None) == is_told
 
 
 FULL = {

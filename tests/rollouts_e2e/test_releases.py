@@ -80,7 +80,7 @@ def releases(stage: Path, served: GatewayProcess) -> dict[str, Release]:
             Release("postcodes"),
             Release("wine_lab"),
             Release("screening"),
-            Release("slow", {"guardrails": {"latency": {"floor": "100us"}}}),
+            Release("slow", {"steps": [{"weight": 20, "min_requests": 10**9}]}),
             Release("root"),
             Release("shop", {"guardrails": {"bought": BOUGHT}}),
             Release("dear", {**FOR_EVER, "guardrails": {**EASY, "cost": COST}}),
@@ -107,7 +107,7 @@ def releases(stage: Path, served: GatewayProcess) -> dict[str, Release]:
     control = served.control()
     with ExitStack() as stack:
         streams = {
-            model: _stream(stack, stage, served, model, SLOW_RATE if model in ("dear", "mute") else RATE)
+            model: _stream(stack, stage, served, model, SLOW_RATE if model in ("slow", "dear", "mute") else RATE)
             for model in found
             if model not in (*Buyers.MODELS, *Reporters.MODELS)
         }

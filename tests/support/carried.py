@@ -45,6 +45,8 @@ class Mortal:
         self.after = False
         self.fails = False
         """Raise StoreUnavailable instead: the process lives, the store does not answer."""
+        self.is_away = False
+        """The store answers to no call at all."""
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._store, name)
@@ -58,6 +60,8 @@ class Mortal:
     def _watched(self, call: Any) -> Any:
         def watched(*arguments: Any, **named: Any) -> Any:
             self.calls += 1
+            if self.is_away:
+                raise StoreUnavailable("store: is locked by somebody else")
             is_now = self.calls == self.dies_at
             if is_now and not self.after:
                 self._end()
