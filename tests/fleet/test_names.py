@@ -20,7 +20,7 @@ from tests.support.triton import Held, TritonServer, models, serve_remotely, tog
 _WHY_NOT = wheel.why_not() or nameserver.why_not()
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120), pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_NOT)]
 
-NAME = "fleet.test"
+NAME, LATER = "fleet.test", "later.test"
 HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
 
 
@@ -41,8 +41,11 @@ class Named:
             first.close()
             raise
         self.port, self.held = port, {host: Held(each) for host, each in zip(HOSTS, self.servers, strict=True)}
-        wishes = {"dns": f"{NAME}:{port}", "resolve_every": "50ms", "in_flight": 1}
-        serve_remotely(folder / "models", "held", [], triton=wishes, batching={"max_batch_size": 1, "linger": False})
+        for model, name in (("held", NAME), ("later", LATER)):
+            wishes = {"dns": f"{name}:{port}", "resolve_every": "50ms", "in_flight": 1}
+            batching = {"max_batch_size": 1, "linger": False}
+            serve_remotely(folder / "models", model, [], remote="held", triton=wishes, batching=batching)
+        self.point(HOSTS[0])
         self.gateway = GatewayProcess(
             folder / "models", folder / "gateway", before=nameserver.asking(self.names, folder)
         )
@@ -124,15 +127,16 @@ def all_answer(named: Named) -> Iterator[None]:
 
 
 def test_a_version_waits_for_its_name(named: Named) -> None:
-    state, reason = named.client.index()["held", "1"]
-    assert state == "UNAVAILABLE"
-    assert f"triton.dns: {NAME}:{named.port}: Name or service not known" in reason
+    state, reason = named.client.index()["later", "1"]
+    assert state in ("UNAVAILABLE", "LOADING")  # once more
+    assert f"triton.dns: {LATER}:{named.port}: Name or service not known" in reason
     with pytest.raises(grpc.RpcError) as caught:
-        named.ask()
+        named.client.infer("later", {"x": np.float32([[1]])})
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-    named.point(HOSTS[0])
-    eventually(lambda: named.client.index()["held", "1"][0] == "READY", "its name is there, and so is it", 30)
-    assert named.came_to(HOSTS[0])
+    named.names.addresses[LATER] = [HOSTS[2]]
+    eventually(lambda: named.client.index()["later", "1"][0] == "READY", "its name is there, and so is it", 30)
+    assert named.client.infer("later", {"x": np.float32([[-1]])})["y"] == [[-2]]
+    assert -1 in named.held[HOSTS[2]].came
 
 
 def test_a_server_that_is_added_to_the_name_gets_traffic(named: Named) -> None:

@@ -167,6 +167,25 @@ def test_as_many_batches_run_at_once_as_there_are_instances():
         assert lane.n_running == 0
 
 
+def test_instances_may_become_more_and_fewer_while_requests_wait():
+    with Harness() as plane:
+        lane = plane.lane(instances=1, max_batch_size=1)
+        for i in range(6):
+            plane.send(float(i))
+        plane.turn()
+        assert (lane.n_running, lane.n_queued) == (1, 5)
+        lane.resize(3)
+        plane.turn()
+        assert (lane.n_running, lane.n_queued) == (3, 3)
+        lane.resize(1)
+        plane.finish()
+        plane.finish()
+        assert (lane.n_running, lane.n_queued) == (1, 3)
+        assert plane.finish_all() == 4
+        with pytest.raises(ValueError, match="instances: got 0, expected at least 1"):
+            lane.resize(0)
+
+
 # --- no batch dimension
 
 
