@@ -10,11 +10,13 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from gateway.cli import app, rolloutview
+from gateway.cli.client import ServerRefused
 from gateway.config.deployment import Deployment
 from gateway.control.problems import request_faults
 from gateway.errors import InvalidArgument
 from gateway.feedback import form
 from gateway.registry.repository import scan_model
+from gateway.rollout.plan import PlanError, parse
 
 
 def told(*words: str, code: int = 2) -> str:
@@ -96,6 +98,17 @@ def test_a_report_that_is_none_is_refused_with_the_field(body: bytes, text: str)
     with pytest.raises(InvalidArgument) as refused:
         form.parse(body)
     assert text in str(refused.value)
+
+
+def test_a_fault_of_the_whole_begins_with_what_it_is_about_and_not_with_a_colon() -> None:
+    body = {"error": "x", "faults": [{"field": "", "message": "steps: got weights that do not rise"}]}
+    assert str(ServerRefused(422, body)) == "steps: got weights that do not rise"
+
+
+def test_a_guardrail_of_no_kind_is_told_which_there_are() -> None:
+    with pytest.raises(PlanError) as refused:
+        parse({"model": "m", "candidate": 2, "strategy": "canary", "guardrails": {"x": {"kind": "foo"}}})
+    assert str(refused.value).startswith('guardrails.x: kind: got "foo", expected one of errors, broken, latency, ')
 
 
 def test_the_control_plane_says_what_came_and_what_was_expected() -> None:
