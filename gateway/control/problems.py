@@ -68,8 +68,11 @@ def install(app: FastAPI) -> None:
         return JSONResponse(body(str(error)), _STATUS.get(error.code, 500))
 
     @app.exception_handler(RequestValidationError)
-    async def on_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         faults = request_faults(error.errors(), error.body)
+        if isinstance(error.body, bytes):  # not read as JSON, whatever it is: a form of any web page could be sent here
+            sent = request.headers.get("content-type", "none")
+            faults = [("Content-Type", f"got {sent}, expected application/json")]
         return JSONResponse(body("; ".join(f"{field}: {message}" for field, message in faults), faults), 422)
 
     @app.exception_handler(HTTPException)
