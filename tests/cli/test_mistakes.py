@@ -114,11 +114,13 @@ def test_a_guardrail_of_no_kind_is_told_which_there_are() -> None:
 def test_the_control_plane_says_what_came_and_what_was_expected() -> None:
     errors = [
         {"type": "greater_than_equal", "loc": ("query", "limit"), "input": "0", "msg": "", "ctx": {"ge": 1}},
+        {"type": "literal_error", "loc": ("query", "state", 0), "input": "x", "msg": "", "ctx": {"expected": "'a'"}},
         {"type": "missing", "loc": ("body", "one", "request"), "input": {}, "msg": "Field required"},
         {"type": "extra_forbidden", "loc": ("body", "many", "reports", 0, "labl"), "input": 1, "msg": ""},
     ]
     assert request_faults(errors, {"reports": [{"labl": 1}]}) == [
         ("query.limit", 'got "0", expected 1 or more'),
+        ("query.state[0]", 'got "x", expected a'),
         ("request", "missing, expected a value"),
         ("reports[0].labl", "unknown field"),
     ]
