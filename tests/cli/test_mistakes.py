@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from gateway.cli import app, rolloutview
+from gateway.cli import app, rolloutview, show
 from gateway.cli.client import ServerRefused
 from gateway.config.deployment import Deployment
 from gateway.control.problems import request_faults
@@ -124,6 +124,12 @@ def test_the_control_plane_says_what_came_and_what_was_expected() -> None:
         ("request", "missing, expected a value"),
         ("reports[0].labl", "unknown field"),
     ]
+
+
+def test_a_reader_of_a_table_who_has_enough_is_no_error() -> None:
+    """`| head -1`, also where the table is longer than the pipe."""
+    with pytest.raises(BrokenPipeError):
+        show.console().on_broken_pipe()
 
 
 def test_a_narrow_terminal_has_the_sentences_below_the_table() -> None:
