@@ -39,6 +39,9 @@ def log(
         if as_json:
             return show.print_json(answer)
         entries = answer["entries"]
+        if not entries:
+            print("no entry" if model is None and action is None and before is None else "no such entry")
+            return
         columns = [">entry", "when", "who", "what", "of", "why"]
         rows = [
             [entry["seq"], show.when(entry["at"]), entry["actor"], entry["action"], entry["subject"], entry["reason"]]

@@ -169,5 +169,5 @@ def _in_words(status: int, body: Mapping[str, Any]) -> str:
     """A line for each wrong field; else the server's text."""
     faults = [fault for fault in body.get("faults") or [] if isinstance(fault, dict)]
     if status == 422 and faults:
-        return "\n".join(shown(f"{fault.get('field')}: {fault.get('message')}") for fault in faults)
+        return "\n".join(shown(": ".join(filter(None, (fault.get("field"), fault.get("message"))))) for fault in faults)
     return shown(str(body["error"]))

@@ -52,6 +52,8 @@ class OipServer:
                 details += f" ({self._patience})"
             if code is grpc.StatusCode.UNAVAILABLE and "Failed parsing HTTP/2" in details:
                 raise Refused(f"{self} speaks no gRPC without TLS: is it a gateway's gRPC port (8001)?") from None
+            if code is grpc.StatusCode.UNAVAILABLE and "Socket closed" in details:
+                details += "; does it want TLS (gateway predict --tls-ca FILE)?"
             raise Refused(f"{self} answered {method} with {code.name}: {details}") from None
 
 

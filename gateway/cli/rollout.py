@@ -185,7 +185,8 @@ def list_rollouts(
         if as_json:
             return show.print_json(answer)
         if not answer["rollouts"]:
-            print("no rollout" + (" is under way" if live else " yet: gateway rollout start --help"))
+            which = f"no rollout of {shown(model)}" if model else "no rollout"
+            print(which + (" is under way" if live else " yet: gateway rollout start --help"))
             return
         lines = [
             (

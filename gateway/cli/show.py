@@ -25,7 +25,11 @@ def print_json(answer: Any) -> None:
 def console() -> Console:
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 10_000, highlight=False)  # a pipe has no width to fold at
+    class _Console(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # whoever is `answered` takes it for no error; Rich would end with 1
+
+    return _Console(width=None if sys.stdout.isatty() else 10_000, highlight=False)  # a pipe has no width to fold at
 
 
 def table(*columns: str, rows: Iterable[Sequence[Any]]) -> Table:

@@ -164,6 +164,11 @@ def _explain(fault: Any, path: tuple[int | str, ...], model_class: type[BaseMode
         return "missing", "a value"
     if kind == "expected":
         return got, context["expected"]
+    if kind == "union_tag_invalid":  # of several forms, by one of their fields
+        field, tags = str(context["discriminator"]).strip("'"), str(context["expected_tags"]).replace("'", "")
+        return f"{field}: got {shown(context['tag'])}", f"one of {tags}"
+    if kind == "union_tag_not_found":
+        return f"{str(context['discriminator']).strip(chr(39))}: missing", "a value"
     if kind in ("literal_error", "enum"):
         return got, str(context["expected"]).replace("'", "")
     if kind in _WANTS:

@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from gateway.config.files import faults_in
+from gateway.config.files import faults_in, field_name
 from gateway.errors import Code, GatewayError
 from gateway.observability import logs
 
@@ -49,9 +49,11 @@ def request_faults(errors: Sequence[Any], sent: Any) -> list[Fault]:
     for fault in errors:
         if fault["type"] == "json_invalid":
             return [("body", f"is no JSON: {fault.get('ctx', {}).get('error', fault['msg'])}")]
-        in_body = fault["loc"][:1] == ("body",)
-        inner = {**fault, "loc": fault["loc"][1:]} if in_body else fault
-        found = faults_in([inner], sent if in_body else {fault["loc"][0]: {fault["loc"][-1]: fault.get("input")}})
+        place, *inner = fault["loc"]
+        if place == "body":
+            found = faults_in([{**fault, "loc": tuple(inner)}], sent)
+        else:  # of the path or the query, by its whole name
+            found = [(field_name(fault["loc"]), text) for _, text in faults_in([{**fault, "loc": ()}], None)]
         faults += [(field or "body", message.replace("`field: value` lines", "an object")) for field, message in found]
     return list(dict.fromkeys(faults))
 
@@ -68,8 +70,11 @@ def install(app: FastAPI) -> None:
         return JSONResponse(body(str(error)), _STATUS.get(error.code, 500))
 
     @app.exception_handler(RequestValidationError)
-    async def on_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         faults = request_faults(error.errors(), error.body)
+        if isinstance(error.body, bytes):  # not read as JSON, whatever it is: a form of any web page could be sent here
+            sent = request.headers.get("content-type", "none")
+            faults = [("Content-Type", f"got {sent}, expected application/json")]
         return JSONResponse(body("; ".join(f"{field}: {message}" for field, message in faults), faults), 422)
 
     @app.exception_handler(HTTPException)

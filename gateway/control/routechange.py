@@ -66,7 +66,9 @@ class RouteChanges:
             raise self._refusal(model, error.faults) from None
         known = self._known(model)
         if not known:
-            raise Problem(404, f"model {model!r}: nobody serves it, and none of its versions is registered")
+            here = ", ".join(dict.fromkeys(each.model for each in self._plane.store.versions())) or "none"
+            text = f"model {model!r}: nobody serves it, and none of its versions is registered; models here: {here}"
+            raise Problem(404, text)
         if faults := validate_against(route, known):
             raise self._refusal(model, faults)
         return route

@@ -63,6 +63,14 @@ def lay_out(reader: Reader, signature: Signature, monitoring: Monitoring, ignore
         sizes = [row_size(spec, signature.batched) for spec in missing]
         if min(sizes) < 0 or sum(sizes) != len(left) or any(reader.width(name) != 1 for name in left):
             raise ConfigError(_mismatch(reader, signature, missing, sizes, left))
+        names_some = any(spec.name in fields for spec in signature.inputs)
+        for spec, size in zip(missing, sizes, strict=True):
+            settings = monitoring.tensors.get(spec.name)
+            if unnamed := _unnamed(spec, size, settings.names if settings else (), left, names_some):
+                raise ConfigError(
+                    f"{reader.path}: has no column {unnamed!r}, and names others of the model's; left are "
+                    f"{_listed(left)}. Name all as the model does, or none: then they are taken in order"
+                )
         for spec, size in zip(missing, sizes, strict=True):
             fields[spec.name], left = left[:size], left[size:]
     has_outputs = len(outputs) == len(signature.outputs)
@@ -84,6 +92,16 @@ def _named(spec: TensorSpec, kind: str, size: int, names: Sequence[str], left: S
         if several and all(name in left for name in several):
             return several
     return []
+
+
+def _unnamed(spec: TensorSpec, size: int, names: Sequence[str], left: Sequence[str], names_some: bool) -> str:
+    """A name that is not in a file which goes by names: what stands in its place is misspelt rather than in order."""
+    if size == 1:
+        return spec.name if names_some else ""
+    for several in (list(names), [f"{spec.name}[{at}]" for at in range(size)]):
+        if any(name in left for name in several):
+            return next((name for name in several if name not in left), "")
+    return ""
 
 
 def _check_width(reader: Reader, spec: TensorSpec, size: int, fields: list[str]) -> None:

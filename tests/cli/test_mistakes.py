@@ -9,12 +9,14 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from gateway.cli import app, rolloutview
+from gateway.cli import app, rolloutview, show
+from gateway.cli.client import ServerRefused
 from gateway.config.deployment import Deployment
 from gateway.control.problems import request_faults
 from gateway.errors import InvalidArgument
 from gateway.feedback import form
 from gateway.registry.repository import scan_model
+from gateway.rollout.plan import PlanError, parse
 
 
 def told(*words: str, code: int = 2) -> str:
@@ -98,17 +100,36 @@ def test_a_report_that_is_none_is_refused_with_the_field(body: bytes, text: str)
     assert text in str(refused.value)
 
 
+def test_a_fault_of_the_whole_begins_with_what_it_is_about_and_not_with_a_colon() -> None:
+    body = {"error": "x", "faults": [{"field": "", "message": "steps: got weights that do not rise"}]}
+    assert str(ServerRefused(422, body)) == "steps: got weights that do not rise"
+
+
+def test_a_guardrail_of_no_kind_is_told_which_there_are() -> None:
+    with pytest.raises(PlanError) as refused:
+        parse({"model": "m", "candidate": 2, "strategy": "canary", "guardrails": {"x": {"kind": "foo"}}})
+    assert str(refused.value).startswith('guardrails.x: kind: got "foo", expected one of errors, broken, latency, ')
+
+
 def test_the_control_plane_says_what_came_and_what_was_expected() -> None:
     errors = [
         {"type": "greater_than_equal", "loc": ("query", "limit"), "input": "0", "msg": "", "ctx": {"ge": 1}},
+        {"type": "literal_error", "loc": ("query", "state", 0), "input": "x", "msg": "", "ctx": {"expected": "'a'"}},
         {"type": "missing", "loc": ("body", "one", "request"), "input": {}, "msg": "Field required"},
         {"type": "extra_forbidden", "loc": ("body", "many", "reports", 0, "labl"), "input": 1, "msg": ""},
     ]
     assert request_faults(errors, {"reports": [{"labl": 1}]}) == [
         ("query.limit", 'got "0", expected 1 or more'),
+        ("query.state[0]", 'got "x", expected a'),
         ("request", "missing, expected a value"),
         ("reports[0].labl", "unknown field"),
     ]
+
+
+def test_a_reader_of_a_table_who_has_enough_is_no_error() -> None:
+    """`| head -1`, also where the table is longer than the pipe."""
+    with pytest.raises(BrokenPipeError):
+        show.console().on_broken_pipe()
 
 
 def test_a_narrow_terminal_has_the_sentences_below_the_table() -> None:

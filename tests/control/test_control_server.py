@@ -140,7 +140,7 @@ async def test_a_server_that_does_not_start_says_so(tmp_path: Path, monkeypatch:
         ("GET", "/v1/routes/m", "", 404, "model 'm' has no route; models with one: none yet"),
         ("GET", "/v1/audit?limit=0", "", 422, "query.limit: "),
         ("PUT", "/v1/routes/m", "{", 422, "JSON"),
-        ("PUT", "/v1/routes/m", '{"route": {"versions": {"1": 100}}, "reson": ""}', 422, "reson: Extra inputs"),
+        ("PUT", "/v1/routes/m", '{"route": {"versions": {"1": 100}}, "reson": ""}', 422, "reson: unknown field"),
         ("PUT", "/v1/routes/m", '{"route": {"versions": {"1": 100}}}', 404, "model 'm': nobody serves it"),
         ("POST", "/v1/models/m/versions", "{}", 404, 'model "m": no such folder in the model repository'),
         ("POST", "/v1/models/m/versions/1/retire", "", 404, 'model "m": no such folder in the model repository'),
@@ -155,6 +155,16 @@ async def test_a_refusal_says_what_is_wrong_in_one_shape(
     assert (got, kind) == (status, "application/json"), answer
     assert text in json.loads(answer)["error"]
     assert isinstance(json.loads(answer)["faults"], list)
+
+
+async def test_what_curl_sends_without_a_header_is_told_which_header_it_needs(tmp_path: Path) -> None:
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    async with control(tmp_path) as port:
+        await asyncio.to_thread(eventually, lambda: ask(port, "/v1/models")[0] == 200, "the store")
+        body = '{"route": {"versions": {"1": 100}}}'
+        status, _, answer = await asyncio.to_thread(lambda: ask(port, "/v1/routes/m", "PUT", body, **form))
+    expected = "Content-Type: got application/x-www-form-urlencoded, expected application/json"
+    assert (status, json.loads(answer)["error"]) == (422, expected)
 
 
 async def test_without_its_store_it_says_so_everywhere_and_status_still_answers(tmp_path: Path) -> None:

@@ -198,6 +198,22 @@ monitoring:
     assert profile.outputs == ()
 
 
+def test_a_misspelt_name_among_right_ones_is_no_file_without_names(tmp_path: Path) -> None:
+    """In order, `income` would be taken for `age`."""
+    settings = "monitoring: {tensors: {x: {names: [age, income, debt, kind]}}}"
+    path = tmp_path / "d.csv"
+    path.write_text("income,agee,debt,kind\n" + "1,2,3,4\n" * 9)
+    with pytest.raises(ConfigError, match=r"d\.csv: has no column 'age', and names others .*; left are income, agee"):
+        built(tmp_path, onnxmodels.linear(), path, settings)
+    path.write_text("a,b,c,d\n" + "1,2,3,4\n" * 9)
+    assert list(named(built(tmp_path, onnxmodels.linear(), path, settings).profile))[:4] == [
+        "age",
+        "income",
+        "debt",
+        "kind",
+    ]
+
+
 @pytest.mark.parametrize(
     ("tensors", "fault"),
     [

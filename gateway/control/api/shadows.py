@@ -8,8 +8,9 @@ from typing import Any
 from fastapi import APIRouter
 
 from gateway.control import answers
-from gateway.control.api.common import Shared, refusals
+from gateway.control.api.common import Shared, models_here, refusals
 from gateway.control.plane import Plane
+from gateway.control.problems import Problem
 from gateway.routing.shadowreport import merged, rates
 
 router = APIRouter(prefix="/v1/shadows", tags=["shadows"])
@@ -18,8 +19,9 @@ PAIR, DISAGREEMENT, REQUESTS = "pair", "disagreement", "shadow"
 """Kinds of reports that workers write."""
 
 
-@router.get("/{model}", summary="Pairs compared, by version and stage", responses=refusals())
+@router.get("/{model}", summary="Pairs compared, by version and stage", responses=refusals(404))
 def show_shadows(plane: Shared, model: str) -> answers.Shadows:
+    _known(plane, model)
     documents = _by_key(plane, PAIR, model)
     drawn = _by_key(plane, REQUESTS, model)
     return answers.Shadows(
@@ -35,13 +37,20 @@ def show_shadows(plane: Shared, model: str) -> answers.Shadows:
     )
 
 
-@router.get("/{model}/disagreements", summary="Samples of the worst and the latest", responses=refusals())
+@router.get("/{model}/disagreements", summary="Samples of the worst and the latest", responses=refusals(404))
 def show_disagreements(plane: Shared, model: str) -> answers.Disagreements:
+    _known(plane, model)
     found = [
         answers.Disagreement(version=report.version, key=report.key, at=report.at, sample=json.loads(report.body))
         for report in plane.store.reports(DISAGREEMENT, model=model)
     ]
     return answers.Disagreements(model=model, disagreements=found)
+
+
+def _known(plane: Plane, model: str) -> None:
+    """Problem 404: neither registered nor routed."""
+    if not plane.store.versions(model) and model not in plane.store.routes():
+        raise Problem(404, f"model {model!r}: there is none; models here: {models_here(plane)}")
 
 
 def _by_key(plane: Plane, kind: str, model: str) -> dict[tuple[str, str], list[dict[str, Any]]]:
