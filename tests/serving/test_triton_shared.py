@@ -301,7 +301,7 @@ def test_nothing_is_left_of_a_killed_worker_nor_of_the_gateway(server: TritonSer
         eventually(lambda: not left & registered(server), "its regions are forgotten", 40)
         assert len(eventually(lambda: len(found := both()) == 2 and found, "the new one has regions", 40)) == 2
         assert ours(other) <= registered(server)
-        labels = f'model="late",version="1",endpoint="{server.url}",way="shared_memory"'
+        labels = f'endpoint="{server.url}",model="late",version="1",way="shared_memory"'
         eventually(lambda: f"gateway_endpoint_sent_total{{{labels}}}" in metrics(gateway), "it is told")
         pids = gateway.workers()
         gateway.stop()
