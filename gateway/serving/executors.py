@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from gateway.backends.triton.relay import Relay
     from gateway.backends.triton.remote import Remote
 
-CLOSE_S = 3.0
-"""For servers elsewhere to be told that nobody comes back."""
+CLOSE_S = 3.5
+"""For servers elsewhere to be told that nobody comes back; the supervisor has patience for a little more."""
 NICENESS = 19
 """Of the thread that runs shadows: who waits for an answer gets the core first."""
 

@@ -36,7 +36,8 @@ NO_ROOM_S = 1.0
 """After the machine had no memory left, before it is asked again."""
 SILENT_S = 30.0
 """A server that nobody reaches for so long has let go of its regions: it is dead."""
-CLOSE_S = 2.0
+CLOSE_S = 3.0
+"""Only a server that hangs makes anybody wait for so long."""
 
 BY_MEMORY, BY_MESSAGE = "shared_memory", "message"
 """The ways that tensors take."""
@@ -221,6 +222,8 @@ class Sharing:
                     break
                 if error.code() is not grpc.StatusCode.UNAVAILABLE:
                     silent_s = None
+                elif self._is_closed:
+                    break
                 elif silent_s is None:
                     silent_s = self._clock()
                 elif self._clock() - silent_s > SILENT_S:
