@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from gateway.backends.triton.relay import Relay
     from gateway.backends.triton.remote import Remote
 
-NICENESS = 19
-"""Of the thread that runs shadows: who waits for an answer gets the core first."""
-
 
 class Runs(Protocol):
     def submit(self, batch: Batch) -> None: ...
@@ -45,7 +42,7 @@ class Executors:
         if not backend.runs_elsewhere:
             return (
                 Executor(name, tap, n_threads, self._loop, self._completed),
-                Executor(f"{name} shadow", backend.run, 1, self._loop, self._completed, NICENESS),
+                Executor(f"{name} shadow", backend.run, 1, self._loop, self._completed, yields=True),
             )
         from gateway.backends.triton.backend import TritonBackend
         from gateway.backends.triton.carrier import Carrier
