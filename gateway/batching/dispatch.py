@@ -7,14 +7,13 @@ needed: a model that always runs inline has none.
 from __future__ import annotations
 
 import asyncio
-import os
 import queue
-import sys
 import threading
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from gateway.backends.base import Array
+from gateway.native.priority import yield_to_others
 
 Run = Callable[[list[Array]], list[Array]]
 
@@ -29,7 +28,8 @@ B = TypeVar("B", bound=Batch)
 
 
 class Executor(Generic[B]):
-    """Runs batches of one version on at most `n_threads` threads; `completed(batch)` is called on the loop thread.
+    """Runs batches of one version on at most `n_threads` threads; `completed(batch)` is called on the loop thread;
+    `yields`: they leave the core to whoever else wants it.
 
     `submit` and `close` on the loop thread only.
     """
@@ -41,9 +41,10 @@ class Executor(Generic[B]):
         n_threads: int,
         loop: asyncio.AbstractEventLoop,
         completed: Callable[[B], None],
-        niceness: int = 0,
+        *,
+        yields: bool = False,
     ) -> None:
-        self._niceness = niceness
+        self._yields = yields
         self._name, self._run, self._n_threads = name, run, n_threads
         self._loop, self._completed = loop, completed
         self._queue: queue.SimpleQueue[B | None] = queue.SimpleQueue()
@@ -69,8 +70,8 @@ class Executor(Generic[B]):
         self._completed(batch)
 
     def _work(self) -> None:
-        if self._niceness and sys.platform == "linux":  # elsewhere it would be the whole process
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
+        if self._yields:
+            yield_to_others()
         run, wake, get = self._run, self._loop.call_soon_threadsafe, self._queue.get
         while (batch := get()) is not None:
             batch.execute(run)

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 CLOSE_S = 3.5
 """For servers elsewhere to be told that nobody comes back; the supervisor has patience for a little more."""
-NICENESS = 19
-"""Of the thread that runs shadows: who waits for an answer gets the core first."""
 
 
 class Runs(Protocol):
@@ -50,7 +48,7 @@ class Executors:
         if not backend.runs_elsewhere:
             return (
                 Executor(name, tap, n_threads, self._loop, self._completed),
-                Executor(f"{name} shadow", backend.run, 1, self._loop, self._completed, NICENESS),
+                Executor(f"{name} shadow", backend.run, 1, self._loop, self._completed, yields=True),
             )
         from gateway.backends.triton.backend import TritonBackend
         from gateway.backends.triton.carrier import Carrier

@@ -9,6 +9,7 @@ import weakref
 import pytest
 
 from gateway.batching.dispatch import Executor
+from gateway.native.priority import standing
 from tests.support.conditions import eventually
 
 
@@ -26,10 +27,10 @@ class Batch:
 class Loop:
     """What a lane does with completed batches, and a way to wait for them."""
 
-    def __init__(self, n_threads=2, run="model"):
+    def __init__(self, n_threads=2, run="model", **options):
         self.completed = asyncio.Queue()
         self.threads_of_completion = set()
-        self.executor = Executor("m/1", run, n_threads, asyncio.get_running_loop(), self._on_completed)
+        self.executor = Executor("m/1", run, n_threads, asyncio.get_running_loop(), self._on_completed, **options)
 
     def _on_completed(self, batch):
         self.threads_of_completion.add(threading.current_thread())
@@ -207,3 +208,17 @@ async def test_a_lane_with_an_executor_answers_from_its_thread_what_fails_and_wh
         assert set(seen) == {"m/1-0", "m/1-1"}
         plane.expect_faults(RuntimeError)
         loop.executor.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no priority of its own")
+async def test_an_executor_for_shadow_work_leaves_the_core_to_whoever_else_wants_it():
+    before = standing()
+    found = []
+    loop = Loop(yields=True)
+    loop.executor.submit(Batch(lambda: found.append(standing())))
+    await loop.next()
+    ((niceness, slice_ns),) = found
+    assert niceness == 19
+    assert slice_ns in (0, 100_000), "0: Linux before 6.12"
+    assert standing() == before, "nobody else's"
+    loop.executor.close()

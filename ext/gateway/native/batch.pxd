@@ -49,11 +49,17 @@ cdef class Batch:
     cdef bint has_marked                # some member's answer is weighed against another version's
     cdef bint has_failed                # some run of it raised, or gave what does not fit
     cdef int64_t began_us               # of a run elsewhere
+    cdef list inputs, outputs           # of a run that leaves all but itself to the loop thread; outputs None: it failed, or has not ended
+    cdef int n_concluded                # members whose results were made of those outputs
+    cdef int64_t n_rows_concluded, ended_us
 
     cdef int add(self, Request request, int64_t first, int64_t n_rows) except -1
     cdef int perform(self, object run) except -1            # fills results
+    cdef int prepare(self) except -1                        # gathers: perform then only runs, and fills outputs
+    cdef int conclude(self, int high) except -1             # from those, the results of the members before `high`
 
     cdef bint has_part(self) noexcept                       # of a request that is split over batches
+    cdef bint _run_only(self, object run) except -1
     cdef int _run(self, object run, int low, int high) except -1
     cdef list _gather(self, int low, int high)
     cdef object _in_place(self, int member, int index, Py_ssize_t* dims)
@@ -61,7 +67,7 @@ cdef class Batch:
     cdef int _watch(self, int low, int high, list inputs, list outputs) except -1
     cdef int _look(self, int low, int high, list outputs) except -1
     cdef int _check(self, object outputs, int64_t n_rows, bint may_be_unaligned) except -1
-    cdef int _scatter(self, list outputs, int low, int high) except -1
+    cdef int64_t _scatter(self, list outputs, int low, int high, int64_t row) except -1       # the row after the last
 
 
 cdef Body encode_rows(Request request, list outputs, int64_t first, int64_t n_rows)

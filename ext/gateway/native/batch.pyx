@@ -83,11 +83,33 @@ cdef class Batch:
     cdef int perform(self, object run) except -1:
         cdef int64_t began = thread_cpu_us() if self.counts_cpu else monotonic_us()
         try:
-            self._run(run, 0, self.n_members)
+            if self.inputs is None or not self._run_only(run):
+                self._run(run, 0, self.n_members)
         except BaseException as error:                        # members without a result are answered INTERNAL
             self.has_failed = True
             self._record(error)
         self.cost_us = (thread_cpu_us() if self.counts_cpu else monotonic_us()) - began
+        return 0
+
+    cdef int prepare(self) except -1:
+        self.inputs = self._gather(0, self.n_members)
+        return 0
+
+    cdef bint _run_only(self, object run) except -1:
+        """Whether that was all. A run that fails is made again, in halves, for the guilty one."""
+        try:
+            self.outputs = run(self.inputs)
+            self._check(self.outputs, self.n_rows, False)
+            return True
+        except Exception:
+            self.inputs = self.outputs = None
+            return False
+
+    cdef int conclude(self, int high) except -1:
+        self.n_rows_concluded = self._scatter(self.outputs, self.n_concluded, high, self.n_rows_concluded)
+        self.n_concluded = high
+        if high == self.n_members and self.monitor is not None:
+            self._watch(0, high, self.inputs, self.outputs)
         return 0
 
     cdef int _run(self, object run, int low, int high) except -1:
@@ -100,7 +122,7 @@ cdef class Batch:
             inputs = self._gather(low, high)
             outputs = run(inputs)
             self._check(outputs, n_rows, False)
-            self._scatter(outputs, low, high)
+            self._scatter(outputs, low, high, 0)
             if self.has_marked:
                 self._look(low, high, outputs)
             if self.monitor is not None:
@@ -216,7 +238,7 @@ cdef class Batch:
         holder = (<Request>self.members[low]).holder
         if self.has_marked or self.monitor is not None or holder is not None and holder.stamp is not None:
             outputs = [np.require(array, requirements="A") for array in outputs]
-        self._scatter(outputs, low, high)
+        self._scatter(outputs, low, high, 0)
         if self.has_marked:
             self._look(low, high, outputs)
         if self.monitor is not None:
@@ -366,8 +388,7 @@ cdef class Batch:
                     f"{n_rows} rows")
         return 0
 
-    cdef int _scatter(self, list outputs, int low, int high) except -1:
-        cdef int64_t row = 0
+    cdef int64_t _scatter(self, list outputs, int low, int high, int64_t row) except -1:
         cdef int i
         cdef Request request
         for i in range(low, high):
@@ -381,7 +402,7 @@ cdef class Batch:
                 else:
                     self.results[i] = (self.slices[i].first, [array[row:row + self.slices[i].n_rows] for array in outputs])
             row += self.slices[i].n_rows
-        return 0
+        return row
 
 
 cdef object new_array(const TensorSpec* spec, Py_ssize_t* dims):

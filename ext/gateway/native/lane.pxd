@@ -95,6 +95,7 @@ cdef class Lane(Holder):
     # shadow work: a lane of its own, so that it shares no queue, no counter and no executor with those who wait for answers
     cdef readonly Lane twin                     # of the same version, for shadow work; None: it takes none
     cdef readonly bint is_background            # such a twin: pumped when there is nothing else to do
+    cdef Batch unsettled                        # of a twin: back from its executor, its members settled a few an idle turn; None: none
     cdef Occupancy occupancy                    # None: nobody asks
     cdef public Monitor monitor                 # None: nobody looks at values
 
@@ -116,6 +117,7 @@ cdef class Lane(Holder):
     cdef int _tell_circuit(self, Request request, int code, bint is_running) except -1
     cdef int _refuse_late(self, Request request, int64_t now_us, double needed_us) except -1
     cdef int _settle(self, Request request, object result) except -1
+    cdef int _settle_some(self, int n) except -1
     cdef int _note_run(self, Batch batch) except -1
     cdef int _note_alone(self, Batch batch) except -1
     cdef int _take_result(self, Request request, object result, int64_t n_rows) except -1

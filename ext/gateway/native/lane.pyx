@@ -24,6 +24,7 @@ cdef enum:
     MAX_BATCH_SIZES = 1024              # sizes told apart in the statistics
     ATTEMPTS = 2                        # that share a deadline when a fallback may follow on a timeout
     MAX_BUFFERED_ROWS = 8               # backends have no larger buffers
+    TURN_MEMBERS = 16                   # of a batch of shadow work, settled in one idle turn: some 20 us
     DEADLINE_MARGIN_US = 1000           # kept for encoding and the way back when a delayed batch is released for a deadline
 
 RELEASE_NAMES = ("wait", "full", "idle", "delay", "deadline")
@@ -226,6 +227,8 @@ cdef class Lane(Holder):
         cdef Batch batch
         self.is_pending = False
         self.now_us = now_us
+        if self.unsettled is not None:
+            return self._settle_some(TURN_MEMBERS)
         while self.n_queued and self.n_running < self.instances:
             reason = self._decide(now_us, &wake_us)
             if reason == RELEASE_WAIT:
@@ -241,6 +244,8 @@ cdef class Lane(Holder):
                     self.mark_pending()
                 return 0
             try:
+                if self.is_background and batch.nbytes < IN_PLACE_MIN_BYTES and not batch.has_part():
+                    batch.prepare()
                 self.submit(batch)
             except BaseException as error:                    # no executor: nobody else will ever answer these
                 batch.results = [(INTERNAL, f"{self.signature.describe()} could not be scheduled")] * batch.n_members
@@ -388,6 +393,9 @@ cdef class Lane(Holder):
             observe(&self.cost, <double>max(batch.n_rows, 1), <double>batch.cost_us)
             if batch.n_members == 1 and batch.n_rows:         # of several, each would cost what the others' company makes it
                 self._note_alone(batch)
+        if batch.outputs is not None:
+            self.unsettled, batch.ended_us = batch, now_us
+            return self._settle_some(batch.n_members if self.is_closed else TURN_MEMBERS)
         for i in range(batch.n_members):
             request = <Request>batch.members[i]
             try:
@@ -399,6 +407,32 @@ cdef class Lane(Holder):
         if batch.errors is not None:
             for error in batch.errors:
                 self.report(error)
+        return 0
+
+    cdef int _settle_some(self, int n) except -1:
+        """Encode and settle the next n members of a batch that only ran in its thread. Not there: a thread of the lowest priority that
+        waits for a core with the GIL in its hands would stop those who wait for answers."""
+        cdef Batch batch = self.unsettled
+        cdef int i = batch.n_concluded
+        cdef int high = min(i + n, batch.n_members)
+        self.now_us = batch.ended_us
+        try:
+            batch.conclude(high)
+        except Exception as error:                            # without results they are answered INTERNAL
+            self.report(error)
+            high = batch.n_members
+        while i < high:
+            try:
+                self._take_result(<Request>batch.members[i], batch.results[i], batch.slices[i].n_rows)
+            except Exception as error:
+                self.report(error)
+            i += 1
+        if high == batch.n_members:
+            self.unsettled = None
+            for error in batch.errors or ():
+                self.report(error)
+        if self.unsettled is not None or self.n_queued:
+            self.mark_pending()
         return 0
 
     cdef int _note_run(self, Batch batch) except -1:
@@ -597,6 +631,8 @@ cdef class Lane(Holder):
         self.is_closed = True
         if self.twin is not None:
             self.twin.close()
+        if self.unsettled is not None:
+            self._settle_some(self.unsettled.n_members)
         while self.is_background and self.n_queued:
             self._settle(self._head(), (UNAVAILABLE, f"{self.signature.describe()} is being unloaded"))
 
