@@ -10,41 +10,44 @@ import pytest
 from gateway.native.lane import Lane
 from tests.support.lanes import OK, Harness, Model
 
-FIXED_US = 2_000  # of the costs that are taught; the window is half of it
+FIXED_US = 2_000  # of the costs that are taught; the longest wait is half of it
+BACK_US = 50  # from an answer to the next request of the first ones
 WAVES = 30
 
 
-def teach(lane, fixed_us: float = FIXED_US) -> None:
+def teach(lane, fixed_us: float = FIXED_US, row_us: float = 1) -> None:
     """As if runs had cost this; those of the test are done in no time, and would be learnt too."""
     for _ in range(300):
         for rows in (1, 2, 4, 8, 16):
-            lane.learn(rows, fixed_us + rows)
+            lane.learn(rows, fixed_us + row_us * rows)
 
 
 def wave(plane: Harness, lane, model: Model, gap_us: int = 100, first: int = 2, later: int = 6) -> list[int]:
     """Callers that were answered together ask again nearly together; returns the batches that they ended in."""
     teach(lane)
     model.runs.clear()
+    plane.turn(BACK_US)
     calls = [plane.send(float(i)) for i in range(first)]
     plane.turn()
     calls += [plane.send(float(i)) for i in range(later)]
     plane.turn(gap_us)
-    plane.finish_all()
-    plane.turn(2 * FIXED_US)
-    plane.finish_all()
+    while not all(call.is_answered for call in calls):
+        plane.finish_all()
+        plane.turn(FIXED_US // 4)
     assert [call.code for call in calls] == [OK] * (first + later)
     return [len(run) for run in model.runs]
 
 
 @contextmanager
-def learnt(max_batch_size: int = 64) -> Iterator[tuple[Harness, Lane, Model]]:
-    """An idle lane that has learnt that callers come together; what it was given in the end is run."""
+def learnt(max_batch_size: int = 64, **policy: int) -> Iterator[tuple[Harness, Lane, Model]]:
+    """An idle lane that has just answered eight callers, and knows that they come back; what it is given is run in the end."""
     model = Model()
     with Harness() as plane:
-        lane = plane.lane(model, max_batch_size=max_batch_size)
+        lane = plane.lane(model, max_batch_size=max_batch_size, **policy)
         for _ in range(WAVES):
             wave(plane, lane, model)
         teach(lane)
+        plane.turn(BACK_US)
         yield plane, lane, model
         plane.finish_all()
 
