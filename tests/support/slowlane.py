@@ -303,7 +303,8 @@ class SlowLane:
         share = -(-self.queued_rows // n_idle)
         saved_us = self.cost.predict_us(self.queued_rows) - self.cost.predict_us(share)
         is_worth_it = saved_us > self.cost.predict_us(0) and n_idle > 1
-        return share if is_worth_it and self.lingers and not self.is_variable else self.cap
+        is_eager = self.lingers and not self.max_delay_us and not self.is_variable
+        return share if is_worth_it and is_eager else self.cap
 
     def _settle(self, request: SlowRequest, outcome: int | str) -> None:
         if request.outcome is not None:
