@@ -48,7 +48,7 @@ class Run:
 
 
 def kept(folder: Path = results.FOLDER) -> list[Run]:
-    """The whole runs of the gateway with a share in them, oldest first. What is no such result is said and passed over."""
+    """The whole runs of the gateway with a share in them, oldest first. What is none is said and passed over."""
     found = []
     for path in folder.glob("*.json"):
         try:
@@ -106,7 +106,9 @@ def table(runs: Sequence[Run], newest: int | None = None) -> str:
         lines.append(f"| {name} | {'' if targets[-1] is None else targets[-1]} | " + " | ".join(cells) + " |")
     machines = dict.fromkeys(run.machine for run in shown)
     lines.append("")
-    lines += [f"On {machine}: {', '.join(run.name for run in shown if run.machine == machine)}." for machine in machines]
+    lines += [
+        f"On {machine}: {', '.join(run.name for run in shown if run.machine == machine)}." for machine in machines
+    ]
     return "\n".join(lines) + "\n"
 
 

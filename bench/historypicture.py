@@ -39,9 +39,7 @@ def draw(runs: Sequence[Run], folder: Path) -> list[Path]:
         _lines(axes, runs, chosen)
         _dress(axes, runs, words, has_names=place == len(panels) - 1)
     up = 1 / figure.get_figheight()
-    figure.text(
-        0.012, 1 - 0.35 * up, "How fast, over our own versions?", color=INK, fontsize=17, weight="bold"
-    )
+    figure.text(0.012, 1 - 0.35 * up, "How fast, over our own versions?", color=INK, fontsize=17, weight="bold")
     figure.text(
         0.012, 1 - 0.68 * up,
         "Each kept run of make bench. Dot: median share of its rounds; bar: lowest and highest. "
@@ -63,7 +61,9 @@ def _lines(axes: Axes, runs: Sequence[Run], names: Sequence[str]) -> None:
         latest = 0.0
         for stretch in stretches(runs, name):
             xs = [place + lift for place, _ in stretch]
-            axes.plot(xs, [share.share for _, share in stretch], "o-", color=colour, linewidth=2, markersize=6, zorder=3)
+            axes.plot(
+                xs, [share.share for _, share in stretch], "o-", color=colour, linewidth=2, markersize=6, zorder=3
+            )
             for x, (_, share) in zip(xs, stretch, strict=True):
                 if share.rounds:
                     axes.plot([x, x], [min(share.rounds), max(share.rounds)], color=colour, linewidth=1.2, alpha=0.7)

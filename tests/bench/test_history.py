@@ -1,4 +1,4 @@
-"""The shares of kept runs over our own versions: old files are read, machines are told apart, and both colours of page do."""
+"""Shares of kept runs over our own versions: old files are read, machines told apart, and both colours of page do."""
 
 from __future__ import annotations
 
@@ -108,5 +108,3 @@ def luminance(colour: str) -> float:
     parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
     red, green, blue = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-

@@ -40,7 +40,7 @@ def wave(plane: Harness, lane, model: Model, gap_us: int = 100, first: int = 2, 
 
 @contextmanager
 def learnt(max_batch_size: int = 64, **policy: int) -> Iterator[tuple[Harness, Lane, Model]]:
-    """An idle lane that has just answered eight callers, and knows that they come back; what it is given is run in the end."""
+    """An idle lane that has just answered eight callers, and knows that they come back; what it is given is run."""
     model = Model()
     with Harness() as plane:
         lane = plane.lane(model, max_batch_size=max_batch_size, **policy)
