@@ -8,6 +8,7 @@ and whatever in a file is no share is passed over.
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -82,7 +83,7 @@ def series(bench: str, name: str) -> str:
     """What a line is called: `small_mlp 8x16`, `monitored 8x16, beside no monitoring`, `REST JSON, 30 floats`."""
     _, _, short = bench.rpartition("__")
     name = name.replace(" requests", "")
-    return name if name.startswith(("image_", "REST")) else f"{short} {name}"
+    return name if short in ("shapes", "large_tensor") else f"{short} {name}"
 
 
 def all_series(runs: Sequence[Run]) -> list[str]:
@@ -92,7 +93,7 @@ def all_series(runs: Sequence[Run]) -> list[str]:
 
 def is_of_limit(name: str) -> bool:
     """Whether it is a share of the limit of HTTP/2, and of nothing else."""
-    return BESIDE not in name and not name.startswith("REST")
+    return BESIDE not in name and "REST" not in name
 
 
 def table(runs: Sequence[Run], newest: int | None = None) -> str:
@@ -155,5 +156,5 @@ def main(folder: Path = results.FOLDER) -> int:
     for name in all_series(runs):
         if (moved := change(runs, name)) is not None and abs(moved) >= 0.05:
             print(f"{name}: {moved:+.0%} beside the median of the runs before")
-    print("written: " + ", ".join(str(path) for path in (*written, file)))
+    print("written: " + ", ".join(os.path.relpath(path) for path in (*written, file)))
     return 0

@@ -68,7 +68,7 @@ def _lines(axes: Axes, runs: Sequence[Run], names: Sequence[str]) -> None:
                 if share.rounds:
                     axes.plot([x, x], [min(share.rounds), max(share.rounds)], color=colour, linewidth=1.2, alpha=0.7)
             latest = stretch[-1][1].share
-        axes.plot([], [], "o-", color=colour, linewidth=2, label=f"{latest:.2f}  {name}")
+        axes.plot([], [], "o-", color=colour, linewidth=2, label=f"{latest:.2f}  {name.partition(BESIDE)[0]}")
     axes.legend(
         loc="upper left", bbox_to_anchor=(1.01, 1.02), frameon=False, labelcolor=INK, fontsize=10, title="newest",
         alignment="left",
@@ -83,6 +83,7 @@ def _dress(axes: Axes, runs: Sequence[Run], words: str, *, has_names: bool) -> N
     axes.tick_params(colors=INK, length=0, pad=6)
     for side in axes.spines.values():
         side.set_visible(False)
+    axes.set_yticks((0, 0.25, 0.5, 0.75, 1.0))
     for share in (0, 0.25, 0.5, 0.75, 1.0):
         axes.axhline(share, color=INK, alpha=0.8 if share == 0 else 0.22, linewidth=0.8, zorder=0)
     step = -(-len(runs) // MOST_NAMES)

@@ -84,9 +84,13 @@ def test_costs_and_rest_are_no_shares_of_the_limit() -> None:
         history.series("load_grpc__large_tensor", "image_mean requests"),
         history.series("load_grpc__monitored", "8x16 requests, beside no monitoring"),
         history.series("load_rest__shapes", "REST JSON, 30 floats"),
+        history.series("load_rest__beside_mlserver", "REST JSON, 30 floats"),
     ]
-    assert names == ["small_mlp 8x16", "image_mean", "monitored 8x16, beside no monitoring", "REST JSON, 30 floats"]
-    assert [history.is_of_limit(name) for name in names] == [True, True, False, False]
+    assert names == [
+        "small_mlp 8x16", "image_mean", "monitored 8x16, beside no monitoring", "REST JSON, 30 floats",
+        "beside_mlserver REST JSON, 30 floats",
+    ]  # fmt: skip
+    assert [history.is_of_limit(name) for name in names] == [True, True, False, False, False]
 
 
 def test_the_kept_runs_of_this_repository_are_drawn_and_read_on_white_and_on_black(tmp_path: Path) -> None:
