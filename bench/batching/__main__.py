@@ -20,7 +20,7 @@ from typing import Any
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 from bench import results
-from bench.batching import search
+from bench.batching import search, twin
 from bench.context import Context
 from bench.errors import BenchError
 
@@ -35,7 +35,10 @@ def main() -> int:
     parser.add_argument("--no-save", action="store_true")
     parser.add_argument("--fresh", action="store_true", help="begin anew, whatever a run that was stopped has measured")
     parser.add_argument("--gateway", type=Path, default=Path(sys.executable).with_name("gateway"), metavar="PATH")
+    parser.add_argument("--twin", action="store_true", help="simulate it instead, and keep nothing: half a minute")
     options = parser.parse_args()
+    if options.twin:
+        return twin.main()
     known = [work.model.name for work in search.WORKS]
     if unknown := set(options.works) - set(known):
         parser.error(f"no work is called {', '.join(sorted(unknown))}; there are: {', '.join(known)}")

@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from bench.batching import search
+from bench.batching import search, twin
 from bench.batching.__main__ import Notes, table
 from bench.batching.search import EAGER, Setting
+from tests.support.slowlane import SlowLinger
 
 FAST, FAIR, SLOW = Setting(8, 0), Setting(16, 0), Setting(1, 0)
 STAMP = {"commit": "abc", "dirty": False, "mode": "full", "cpu": "one", "cores": 2, "date": "today"}
@@ -57,3 +60,37 @@ def test_what_was_measured_is_known_by_its_load() -> None:
     names = [search.load_name(load) for work in search.WORKS for load in work.loads]
     assert {"8x16", "64x1", "4x4", "open loop"} == set(names)
     assert search.Found("m", f"{search.OPEN}, 20,000/s", "us", "b").load.split(",")[0] == search.OPEN
+
+
+@pytest.mark.parametrize(("connections", "streams", "rows", "delay_us"), [(4, 4, 8, 3000), (16, 2, 16, 1000)])
+def test_in_the_twin_eager_comes_near_the_best_fixed_setting_and_once_did_not(
+    connections: int, streams: int, rows: int, delay_us: int
+) -> None:
+    world = twin.World(connections, streams)
+    best = twin.Simulation(world, twin.Fixed(rows, delay_us)).run()
+    assert twin.Simulation(world, twin.Eager()).run() >= 0.95 * best
+    assert twin.Simulation(world, twin.Fixed(256, 0)).run() < 0.85 * best
+
+
+def test_in_the_twin_one_connections_burst_is_shared_out() -> None:
+    world = twin.World(1, 128)
+    assert twin.Simulation(world, twin.Eager()).run() > 1.5 * twin.Simulation(world, twin.Fixed(256, 0)).run()
+
+
+@given(st.lists(st.tuples(st.sampled_from(["arrived", "answered", "hold"]), st.integers(1, 20), st.integers(0, 500))))
+@settings(max_examples=50, deadline=None)
+def test_the_twins_rule_is_the_slow_twin_of_the_native_one(steps: list[tuple[str, int, int]]) -> None:
+    rule, slow = twin.Eager(), SlowLinger()
+    now_us = 1_000_000
+    for name, n, after_us in steps:
+        now_us += after_us
+        if name == "arrived":
+            rule.arrived(n, now_us)
+            for _ in range(n):
+                slow.arrived(now_us)
+        elif name == "answered":
+            rule.answered(n, now_us)
+            slow.answered(n, twin.FIXED_US, now_us)
+        else:
+            theirs = slow.hold_until_us(n, n + 10, 2, twin.FIXED_US, now_us)
+            assert rule.hold_until_us(n, n + 10, 2, now_us, now_us) == theirs
