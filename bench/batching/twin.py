@@ -72,7 +72,8 @@ class Eager:
         held, self.held_until_us = self.held_until_us, 0.0
         if now_us > self.until_us:
             self.owed = 0.0
-        if self.owed < 1 or queued * instances >= everybody + int(self.owed):
+        expected = int(self.owed + 0.5)
+        if expected < 1 or queued * instances >= everybody + expected:
             return 0.0
         if not held:
             left_us = 2 * self.late_us / self.back - (now_us - self.answered_us)
@@ -85,7 +86,7 @@ class Eager:
 
     def share(self, queued: int, idle: int) -> int:
         share = -(-queued // idle)
-        return share if ROW_US * (queued - share) > FIXED_US else 256
+        return share if ROW_US * (queued - share) > 1.01 * FIXED_US else 256
 
 
 @dataclass(slots=True)

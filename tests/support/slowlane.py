@@ -88,7 +88,8 @@ class SlowLinger:
         held, self.held_until_us = self.held_until_us, 0
         if now_us > self.until_us:
             self.owed = 0.0
-        if self.owed < 1 or queued >= (everybody + int(self.owed)) / instances:
+        expected = int(self.owed + 0.5)
+        if expected < 1 or queued >= (everybody + expected) / instances:
             return 0
         if not held:
             _, back, late_us = self.sums()
@@ -302,7 +303,7 @@ class SlowLane:
         n_idle = self.instances - len(self.running)
         share = -(-self.queued_rows // n_idle)
         saved_us = self.cost.predict_us(self.queued_rows) - self.cost.predict_us(share)
-        is_worth_it = saved_us > self.cost.predict_us(0) and n_idle > 1
+        is_worth_it = saved_us > 1.01 * self.cost.predict_us(0) and n_idle > 1
         is_eager = self.lingers and not self.max_delay_us and not self.is_variable
         return share if is_worth_it and is_eager else self.cap
 

@@ -377,7 +377,7 @@ cdef class Lane(Holder):
         alone_us = predict_us(&self.cost, <double>share)
         if alone_us < self.inline_below_us:                   # on the loop nothing runs beside it
             return self.max_batch_size
-        if predict_us(&self.cost, <double>self.queued_rows) - alone_us <= predict_us(&self.cost, 0):
+        if predict_us(&self.cost, <double>self.queued_rows) - alone_us <= 1.01 * predict_us(&self.cost, 0):     # a tie is no gain
             return self.max_batch_size
         return share
 
@@ -558,6 +558,7 @@ cdef class Lane(Holder):
     cdef int on_expired(self, Request request, int64_t now_us) except -1:
         self.now_us = now_us
         if request.state == REQUEST_QUEUED:
+            self.mark_pending()                               # who is held for company may go now
             return self._refuse_late(request, now_us, 0)
         if self._goes_on(request, now_us):
             return 0
@@ -572,6 +573,8 @@ cdef class Lane(Holder):
         self.stats.cancelled += 1
         if self.on_left is not None and request.state == REQUEST_RUNNING:
             self.on_left()
+        if request.state == REQUEST_QUEUED:
+            self.mark_pending()
         return self._settle(request, None)
 
     # --- requests that others answer, in as many messages as they like ---------------------------------------------------------

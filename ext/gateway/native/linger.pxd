@@ -54,10 +54,12 @@ cdef inline int64_t hold_until_us(Linger* k, int64_t queued, int64_t all, int in
     """An executor is idle, and of `all` requests in the lane `queued` are not running: until when to wait for more; 0: not at all."""
     cdef int64_t is_held_until_us = k.held_until_us
     cdef double span_us = GW_LINGER_SHARE * fixed_us, left_us
+    cdef int64_t expected
     if now_us > k.until_us:
         k.owed = 0
+    expected = <int64_t>(k.owed + 0.5)
     k.held_until_us = 0
-    if k.owed < 1 or queued * instances >= all + <int64_t>k.owed:
+    if expected < 1 or queued * instances >= all + expected:
         return 0
     if is_held_until_us == 0:
         if span_us > GW_LINGER_MAX_US:
