@@ -80,19 +80,19 @@ check: .venv/installed ## format, lint, types, Cython lint, generated files
 	@tools/proto --check
 
 .PHONY: bench
-bench: build ## measure against the limit of HTTP/2 on this machine
+bench: build ## measure against the limit of HTTP/2 on this machine (ARGS=--history: plot the kept runs)
 	@tools/setup-system bench
 	@$(BIN)/python -m bench $(ARGS)
 
 .PHONY: profile
 profile: build ## where the time of one request goes, stage by stage: perf and callgrind (ARGS=--help)
-	@tools/setup-system bench
+	@tools/setup-system profile
 	@$(BIN)/python -m bench.profile $(ARGS)
 
 .PHONY: bench-peers
 bench-peers: build ## other servers side by side with the gateway (ARGS=--quick: does each work? ARGS=--full: all of it)
 	@tools/setup-system peers
-	@$(BIN)/python -m bench.peers --install
+	@$(if $(filter --list --report --help,$(ARGS)),,$(BIN)/python -m bench.peers --install)
 	@$(BIN)/python -m bench.peers $(or $(ARGS),--kept)
 
 .PHONY: proto

@@ -18,7 +18,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # before grpc is imported: it 
 
 import bench.load
 import bench.micro
-from bench import report, results
+from bench import history, report, results
 from bench.context import Context
 from bench.errors import BenchError, NotMeasured
 from bench.figure import Figure
@@ -52,6 +52,8 @@ def main() -> int:
         for name, module in known.items():
             print(f"{name:32} {(module.__doc__ or '').strip().splitlines()[0]}")
         return 0
+    if options.history:
+        return history.main()
     if options.write_models:
         print(write_repository(options.write_models))
         return 0
@@ -94,6 +96,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--json", action="store_true", help="the result as JSON on stdout; progress stays on stderr")
     parser.add_argument("--list", action="store_true", help="show the benchmarks and end")
+    parser.add_argument("--history", action="store_true", help="plot and print the kept runs' shares, and end")
     parser.add_argument("--no-save", action="store_true", help="keep no file in bench/results")
     parser.add_argument(
         "--gateway", type=Path, default=Path(sys.executable).with_name("gateway"), metavar="PATH",

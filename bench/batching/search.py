@@ -1,4 +1,4 @@
-"""The search: every fixed setting in turn and again, then the best of them and eager alone, turn by turn.
+"""The search: every fixed setting in turn, the good ones again, then the best of them and eager alone, turn by turn.
 
 All settings of a work are models of one gateway, so that they share its process and its time. The final pairs are other
 runs than those that chose: the best of twenty noisy figures looks better than it is. In a closed loop the mean latency
@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import shutil
 import statistics
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ from bench.server import Server, gateway
 
 MAX_OPEN_PER_S = 20_000  # above it the open loop's generator shows itself
 OPEN_SHARE = 0.6  # of eager's peak
+OPEN = "open loop"
+FIRST_SHARE = 0.25  # of eager's rate: what a setting that has not run yet is sent
+KEEP = (0.7, 0.85, 0.9)  # of the best fixed setting so far: who is below after that round is given up
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,13 @@ class Found:
         return asdict(self) | {"ratio": self.ratio}
 
 
-def run(context: Context, work: Work, seconds: float, rounds: int, pairs: int) -> Iterator[Found]:
+def run(
+    context: Context, work: Work, seconds: float, rounds: int, pairs: int, done: Collection[str] = ()
+) -> Iterator[Found]:
+    """One result for each load of `work` that is not among `done`."""
+    loads = [load for load in work.loads if load_name(load) not in done]
+    if not loads:
+        return
     root = context.scratch / f"batching-{work.model.name}"
     bodies: dict[Setting, tuple[Path, bytes]] = {}
     made = work.model.make().SerializeToString()
@@ -101,12 +110,17 @@ def run(context: Context, work: Work, seconds: float, rounds: int, pairs: int) -
         (root / name / "model.yaml").write_text(setting.yaml())
         body = payloads.grpc_frame(payloads.infer_request(name, {"input": work.model.rows(1)}))
         bodies[setting] = context.body_file(name, body), body
+    context.say(f"{work.model.name}: {len(bodies)} settings, {len(loads)} loads")
     try:
         with gateway(context.gateway, context.scratch, (), models_dir=root) as server:
-            for connections, streams in work.loads:
-                yield _search(context, work, server, bodies, (connections, streams), seconds, rounds, pairs)
+            for load in loads:
+                yield _search(context, work, server, bodies, load, seconds, rounds, pairs)
     finally:
         shutil.rmtree(root)
+
+
+def load_name(load: tuple[int, int]) -> str:
+    return OPEN if load == (0, 0) else f"{load[0]}x{load[1]}"
 
 
 def _search(
@@ -122,27 +136,31 @@ def _search(
     is_open = load == (0, 0)
     peak = _probe(server, bodies[EAGER][0], *(load if not is_open else (8, 16)))
     rate = min(MAX_OPEN_PER_S, peak * OPEN_SHARE)
-    requests = max(200, int(peak * seconds))
+    rates: dict[Setting, float] = {}  # each has as much time, not as many requests: the slowest take ten times as long
 
     def measure(setting: Setting, seed: int) -> float:
         file, body = bodies[setting]
         if is_open:
             return open_loop.run(server.port, body, rate, seconds, seed=seed).p99_us
+        least = 4 * load[0] * load[1]
+        requests = max(least, int(rates.get(setting, peak * FIRST_SHARE) * seconds))
         result = h2load.run(server.port, file, *load, requests)
         result.check_statuses(setting.name)
+        rates[setting] = result.requests_per_s
         return result.requests_per_s
 
-    better = min if is_open else max
+    name = f"open loop, {rate:,.0f}/s" if is_open else load_name(load)
     shuffled = random.Random(1)
     seen: dict[Setting, list[float]] = {setting: [] for setting in bodies}
+    going = list(bodies)
     for round_ in range(rounds):
-        order = list(seen)
-        shuffled.shuffle(order)
-        for setting in order:
+        shuffled.shuffle(going)
+        for setting in going:
             seen[setting].append(measure(setting, round_))
-    medians = {setting: statistics.median(figures) for setting, figures in seen.items()}
-    best = better((setting for setting in medians if setting != EAGER), key=lambda setting: medians[setting])
-    name = f"open loop, {rate:,.0f}/s" if is_open else f"{load[0]}x{load[1]}"
+        medians = {setting: statistics.median(figures) for setting, figures in seen.items()}
+        going = still_good(medians, going, is_open, KEEP[min(round_, len(KEEP) - 1)])
+        context.say(f"{work.model.name} {name} round {round_ + 1}/{rounds}: {len(going)} settings left")
+    best = (min if is_open else max)((s for s in going if s != EAGER), key=lambda setting: medians[setting])
     found = Found(work.model.name, name, "us" if is_open else "/s", best.name)
     found.searched = {setting.name: round(figure, 1) for setting, figure in medians.items()}
     for pair in range(pairs):
@@ -150,6 +168,14 @@ def _search(
             (found.eager if setting is EAGER else found.best).append(measure(setting, 1000 + pair))
     context.say(f"{found.work} {name}: best fixed is {best.name}; eager has {found.ratio:.3f} of it")
     return found
+
+
+def still_good(medians: dict[Setting, float], going: list[Setting], is_latency: bool, share: float) -> list[Setting]:
+    """Those of `going` within `share` of the best fixed one, and eager: the others get no more rounds."""
+    fixed = [medians[setting] for setting in going if setting != EAGER]
+    if is_latency:
+        return [s for s in going if s == EAGER or medians[s] * share <= min(fixed)]
+    return [s for s in going if s == EAGER or medians[s] >= share * max(fixed)]
 
 
 def _probe(server: Server, file: Path, connections: int, streams: int) -> float:

@@ -1,11 +1,10 @@
-"""Two plots of a run, and one of the history: what each peer can do, how late it answers, and how the gateway grew.
+"""Two plots of a run: what each peer can do, and how late it answers.
 
 Drawn in colours that are seen on white and on black alike, with nothing filled behind.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from bench import results
 from bench.peers.record import Record
 from bench.peers.table import duration, failed, merged
 
@@ -32,14 +30,12 @@ SHORT = {
 
 
 def draw(measured: Record, folder: Path) -> list[Path]:
-    """Writes three plots, SVG and PNG each, and returns their paths."""
+    """Writes two plots, SVG and PNG each, and returns their paths."""
     matplotlib.rcParams.update({"svg.hashsalt": "peers", "font.size": 11, "font.family": "sans-serif"})
     folder.mkdir(parents=True, exist_ok=True)
     rows = [row for row in merged(measured) if row["work"] == "small"]
     paths = _save(_throughput(rows), folder / "throughput")
     paths += _save(_offered(rows), folder / "offered")
-    if history := _history():
-        paths += _save(_versions(history), folder / "versions")
     return paths
 
 
@@ -80,46 +76,6 @@ def _offered(rows: Sequence[Mapping[str, Any]]) -> Figure:
     _dress(axes, "requests/s offered", "latency")
     _legend(axes)
     return figure
-
-
-def _versions(history: Sequence[tuple[str, Mapping[str, float]]]) -> Figure:
-    figure, axes = _sheet(
-        "Share of the limit of HTTP/2, over our own versions",
-        "make bench: 30 floats, every request through ONNX Runtime, beside nghttpd in the same run. "
-        "Connections x streams.",
-    )
-    xs = range(len(history))
-    shapes = sorted({shape for _, shares in history for shape in shares})
-    for shape, colour in zip(shapes, ("#3b8fd4", "#dd6b2d", OURS), strict=False):
-        known = [(x, shares[shape]) for x, (_, shares) in enumerate(history) if shape in shares]
-        axes.plot([x for x, _ in known], [share for _, share in known], "o-", color=colour, linewidth=2, label=shape)
-    axes.set_ylim(0, 1)
-    axes.set_xlim(-0.5, max(len(history) - 0.5, 1))
-    axes.set_xticks(list(xs), [name for name, _ in history])
-    axes.set_ylabel("share of the limit", color=INK)
-    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
-    for share in (0.25, 0.5, 0.75, 1.0):
-        axes.axhline(share, color=INK, alpha=0.22, linewidth=0.8, zorder=0)
-    _bare(axes)
-    _legend(axes)
-    return figure
-
-
-def _history() -> list[tuple[str, dict[str, float]]]:
-    """(commit and day, share by shape) of each kept run of `make bench`, oldest first."""
-    found = []
-    for path in sorted(results.FOLDER.glob("*.json")):
-        document = json.loads(path.read_text())
-        if document["stamp"]["mode"] != "full" or document["stamp"]["subject"] != "gateway":
-            continue
-        shares = {
-            figure["name"].removesuffix(" requests"): figure["share"]
-            for figure in document["figures"]
-            if figure["bench"] == "load_grpc__small_mlp" and figure["unit"] == "/s" and figure["share"]
-        }
-        if shares:
-            found.append((f"{document['stamp']['commit']}\n{document['stamp']['date'][:10]}", shares))
-    return found
 
 
 def _lines(rows: Sequence[Mapping[str, Any]], by: str) -> dict[tuple[str, str], list[Mapping[str, Any]]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bench import results
 from bench.peers.catalogue import PEERS
 from bench.peers.record import FOLDER, Record
 from bench.peers.table import duration, failed, limit_per_s, load_words, machine, merged, wander
@@ -65,8 +66,8 @@ def section(measured: Record, source: Path) -> Iterator[str]:
     for name, words in (("throughput", "Requests a second against p99"), ("offered", "Latency under a fixed load")):
         yield f"![{words}, all peers](bench/peers/results/{name}.svg)"
         yield ""
-    if (FOLDER / "versions.svg").exists():
-        yield "![Share of the limit of HTTP/2 over our own versions](bench/peers/results/versions.svg)"
+    if (results.FOLDER / "history.svg").exists():
+        yield "![Share of the limit of HTTP/2 over our own versions](bench/results/history.svg)"
 
 
 def _small(rows: list[dict[str, Any]], measured: Record) -> Iterator[str]:

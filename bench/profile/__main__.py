@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -35,6 +36,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="the tables as JSON")
     options = parser.parse_args()
     loads = tuple(load for load in tools.LOADS if not options.load or load.name in options.load)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that every finally runs and no server stays
     started_s = time.monotonic()
 
     def say(text: str) -> None:

@@ -1,8 +1,8 @@
 """What a lane is told, from what the operator set and what the warm-up measured. Pure; the batching itself is native.
 
 Eager is the default and has no knob: an idle executor takes what is there, and what arrives during a run is the next
-batch, so that the batch size follows the load by itself. It waits a moment only where it has seen that companions come
-in it, and that they are worth it (native linger).
+batch, so that the batch size follows the load by itself. It waits a moment only for callers who were just answered,
+where it has seen that they ask again at once, and that they are worth it (native linger).
 """
 
 from __future__ import annotations

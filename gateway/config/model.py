@@ -108,7 +108,8 @@ class Batching(_Section):
     """How long an idle executor waits for companions of the first request; 0: no longer than they are worth."""
 
     linger: bool = True
-    """With `max_delay` 0: wait for up to half of a run's fixed cost where companions have come in that time before."""
+    """With `max_delay` 0: wait for up to half of a run's fixed cost for callers who ask again, where they have
+    done so before, and share a burst out among idle executors."""
 
     instances: Annotated[int | Literal["auto"], _int_or_auto(1, MAX_INSTANCES)] = "auto"
     """Runs of this version at once in one worker."""

@@ -17,6 +17,7 @@ POLICIES = st.fixed_dictionaries(
         "max_queue_bytes": st.sampled_from([400, 1 << 20]),
         "max_batch_bytes": st.sampled_from([150, 1 << 20]),
         "is_variable": st.booleans(),
+        "lingers": st.booleans(),
     }
 )
 SENDS = st.tuples(
@@ -71,7 +72,7 @@ def test_batches_slices_reasons_and_outcomes_are_those_of_the_slow_twin(policy, 
             batch.execute(lane.runner)
             assert model.runs == twin.run(slow, model.poison)
             plane.plane.settle(batch, plane.now_us)
-            twin.complete(slow, model.poison, batch.cost_us)
+            twin.complete(slow, model.poison, batch.cost_us, plane.now_us)
             turn()
 
         for name, *rest in steps:

@@ -47,6 +47,61 @@ class SlowCost:
         self.seen.append((n, min(us, expected * 3.0 + 20.0) if self.seen else us))
 
 
+@dataclass
+class SlowLinger:
+    """Who of those answered is about to ask again; see ext/gateway/native/linger.pxd."""
+
+    batches: list[list[int]] = field(default_factory=list)  # [answered, back, lateness summed], oldest first
+    owed: float = 0.0
+    answered_us: int = 0
+    until_us: int = 0
+    held_until_us: int = 0
+
+    def sums(self) -> tuple[float, float, float]:
+        answered = back = late_us = 0.0
+        for batch in self.batches:
+            answered = answered * 0.875 + batch[0]
+            back = back * 0.875 + batch[1]
+            late_us = late_us * 0.875 + batch[2]
+        return answered, back, late_us
+
+    def arrived(self, now_us: int) -> None:
+        if now_us <= self.until_us:
+            self.batches[-1][1] += 1
+            self.batches[-1][2] += now_us - self.answered_us
+            self.owed = max(0.0, self.owed - 1)
+
+    def answered(self, n: int, fixed_us: float, now_us: int) -> None:
+        if n <= 0:
+            return
+        answered, back, _ = self.sums()
+        if now_us >= self.until_us:
+            self.owed = 0.0
+        else:
+            self.owed *= (self.until_us - now_us) / (self.until_us - self.answered_us)
+        self.owed += n * min(1.0, back / answered if answered else 0.0)
+        self.batches.append([n, 0, 0])
+        self.answered_us, self.until_us = now_us, now_us + int(2 * fixed_us)
+
+    def hold_until_us(self, queued: int, everybody: int, instances: int, fixed_us: float, now_us: int) -> int:
+        """0: not at all."""
+        held, self.held_until_us = self.held_until_us, 0
+        if now_us > self.until_us:
+            self.owed = 0.0
+        expected = int(self.owed + 0.5)
+        if expected < 1 or queued >= (everybody + expected) / instances:
+            return 0
+        if not held:
+            _, back, late_us = self.sums()
+            span_us = min(0.5 * fixed_us, 5_000.0)
+            if span_us < 50 or self.owed * fixed_us <= queued * (2 * late_us / back - (now_us - self.answered_us)):
+                return 0
+            held = min(now_us + int(span_us), self.until_us)
+        if now_us < held:
+            self.held_until_us = held
+        return self.held_until_us
+
+
 @dataclass(eq=False)
 class SlowRequest:
     """One request; `values` identifies its rows."""
@@ -89,7 +144,9 @@ class SlowLane:
     max_queue_rows: int
     max_queue_bytes: int
     is_variable: bool
+    lingers: bool = False
     cost: SlowCost = field(default_factory=SlowCost)
+    linger: SlowLinger = field(default_factory=SlowLinger)
     inbox: list[SlowRequest] = field(default_factory=list)
     queue: list[SlowRequest] = field(default_factory=list)  # in order of priority, then arrival
     running: list[SlowBatch] = field(default_factory=list)
@@ -153,9 +210,10 @@ class SlowLane:
         halve(batch.members)
         return runs
 
-    def complete(self, batch: SlowBatch, poison: set[float], cost_us: int) -> None:
+    def complete(self, batch: SlowBatch, poison: set[float], cost_us: int, now_us: int) -> None:
         self.running.remove(batch)
         is_poisoned = False
+        n_alive = len(self.alive)
         for request, first, n in batch.members:
             if poison.intersection(request.values[first : first + n]):
                 is_poisoned = True
@@ -166,6 +224,7 @@ class SlowLane:
                     self._settle(request, OK)
         if not is_poisoned and cost_us:
             self.cost.observe(max(batch.n_rows, 1), cost_us)
+        self.linger.answered(n_alive - len(self.alive), self.cost.predict_us(0), now_us)
 
     def _admit(self, request: SlowRequest, now_us: int) -> None:
         if self.queued_rows + max(len(request.values), 1) > self.max_queue_rows:
@@ -177,22 +236,31 @@ class SlowLane:
         else:
             request.arrived_us = now_us
             request.deadline_us = now_us + request.timeout_us if request.timeout_us else 0
+            self.linger.arrived(now_us)
             self.alive.append(request)
             self.queue.append(request)
             self.queue.sort(key=lambda queued: queued.priority)  # stable
 
     def _decide(self, now_us: int) -> str | None:
-        if not self.max_delay_us:
-            return "idle"
         head = self.queue[0]
         if self.is_variable:
             rows = sum(request.left for request in self.queue if request.width == head.width)
         else:
             rows = self.queued_rows
+        if not self.max_delay_us:
+            if not self.lingers or self.is_variable or self.cap == 1 or rows >= self.cap:
+                return "idle"
+            fixed_us = self.cost.predict_us(0)
+            if not self.linger.hold_until_us(len(self.queue), len(self.alive), self.instances, fixed_us, now_us):
+                return "idle"
+            return self._near_deadline(rows, now_us)
         if rows >= self.cap:
             return "full"
         if now_us >= min(request.arrived_us for request in self.queue) + self.max_delay_us:
             return "delay"
+        return self._near_deadline(rows, now_us)
+
+    def _near_deadline(self, rows: int, now_us: int) -> str | None:
         deadlines = [request.deadline_us for request in self.queue if request.deadline_us]
         if deadlines and now_us >= min(deadlines) - int(self.cost.predict_us(min(rows + 1, self.cap))) - MARGIN_US:
             return "deadline"
@@ -201,6 +269,7 @@ class SlowLane:
     def _form(self, now_us: int, reason: str) -> SlowBatch | None:
         batch = SlowBatch([], reason)
         nbytes = 0
+        share = self._share_rows()
         for request in list(self.queue):
             if request.deadline_us:
                 needed_us = int(self.cost.predict_us(request.left) * self.cost.trust)
@@ -226,7 +295,17 @@ class SlowLane:
             if batch.n_rows >= self.cap:
                 batch.reason = "full"
                 return batch
+            if batch.n_rows >= share:
+                return batch
         return batch if batch.members else None
+
+    def _share_rows(self) -> int:
+        n_idle = self.instances - len(self.running)
+        share = -(-self.queued_rows // n_idle)
+        saved_us = self.cost.predict_us(self.queued_rows) - self.cost.predict_us(share)
+        is_worth_it = saved_us > 1.01 * self.cost.predict_us(0) and n_idle > 1
+        is_eager = self.lingers and not self.max_delay_us and not self.is_variable
+        return share if is_worth_it and is_eager else self.cap
 
     def _settle(self, request: SlowRequest, outcome: int | str) -> None:
         if request.outcome is not None:

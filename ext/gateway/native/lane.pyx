@@ -9,7 +9,7 @@ from gateway.native.batch cimport (
 from gateway.native.body cimport Body
 from gateway.native.clock cimport monotonic_us
 from gateway.native.cost cimport observe, predict_us, relax
-from gateway.native.linger cimport arrived, hold_until_us
+from gateway.native.linger cimport answered, arrived, hold_until_us
 from gateway.native.histogram cimport N_BOUNDS, Histogram, record
 from gateway.native.circuit cimport OUTCOME_FAILURE, OUTCOME_NEITHER, OUTCOME_SUCCESS, Circuit
 from gateway.native.refusal cimport DEADLINE_EXCEEDED, INTERNAL, INVALID_ARGUMENT, OK, RESOURCE_EXHAUSTED, UNAVAILABLE, blames_version
@@ -174,7 +174,7 @@ cdef class Lane(Holder):
         if deadline_us:
             self.has_deadlines = True
             self.timers.add(request, deadline_us)
-        arrived(&self.linger, rows, now_us)
+        arrived(&self.linger, now_us)
         self._push(request)
         self.n_open += 1
         self.mark_pending()
@@ -285,9 +285,11 @@ cdef class Lane(Holder):
         if delay_us == 0:
             if not self.lingers or max_rows == 1 or self.signature.is_variable:
                 return RELEASE_IDLE
-            wake_us[0] = hold_until_us(&self.linger, rows, max_rows, predict_us(&self.cost, 0), now_us)
+            if rows >= max_rows:
+                return RELEASE_IDLE                           # _form sees that it is full
+            wake_us[0] = hold_until_us(&self.linger, self.n_queued, self.n_open, self.instances, predict_us(&self.cost, 0), now_us)
             if wake_us[0] == 0:
-                return RELEASE_IDLE                           # _form sees whether it is full
+                return RELEASE_IDLE
             if not self.has_deadlines:
                 return RELEASE_WAIT
             delay_us = wake_us[0] - now_us
@@ -326,7 +328,7 @@ cdef class Lane(Holder):
         cdef Batch batch = None
         cdef Request head = None, request
         cdef void* following
-        cdef int64_t room, take
+        cdef int64_t room, take, share = self._share_rows()
         cdef int level, scanned = 0
         cdef double needed_us
         for level in range(self.n_priorities):
@@ -369,7 +371,24 @@ cdef class Lane(Holder):
                 request.n_rows_taken += take
                 if batch.n_rows >= self.max_batch_size or request.nbytes > self.alone_bytes:      # no batch dimension: one is a full batch
                     return self._released(batch, RELEASE_FULL)
+                if batch.n_rows >= share:
+                    return self._released(batch, reason)
         return self._released(batch, reason) if batch is not None else None
+
+    cdef int64_t _share_rows(self) noexcept:
+        """Of what is queued: all for one executor, or as much for each idle one where that saves more time than another run costs."""
+        cdef int idle = self.instances - self.n_running
+        cdef int64_t share
+        cdef double alone_us
+        if idle < 2 or not self.lingers or self.signature.is_variable:
+            return self.max_batch_size
+        share = (self.queued_rows + idle - 1) // idle
+        alone_us = predict_us(&self.cost, <double>share)
+        if alone_us < self.inline_below_us:                   # on the loop nothing runs beside it
+            return self.max_batch_size
+        if predict_us(&self.cost, <double>self.queued_rows) - alone_us <= 1.01 * predict_us(&self.cost, 0):     # a tie is no gain
+            return self.max_batch_size
+        return share
 
     cdef Batch _released(self, Batch batch, Release reason):
         batch.reason = reason
@@ -385,7 +404,7 @@ cdef class Lane(Holder):
     cdef int complete(self, Batch batch, int64_t now_us) except -1:
         """Settle every member, whatever happened to the others."""
         cdef Request request
-        cdef int i
+        cdef int i, n_open = self.n_open
         self._count_running(-1)
         self.now_us = self.last_us = now_us
         self._note_run(batch)
@@ -402,6 +421,8 @@ cdef class Lane(Holder):
                 self._take_result(request, batch.results[i], batch.slices[i].n_rows)
             except Exception as error:                        # one caller's trouble is not the others'
                 self.report(error)
+        if self.lingers:
+            answered(&self.linger, n_open - self.n_open, predict_us(&self.cost, 0), now_us)
         if self.n_queued:
             self.mark_pending()
         if batch.errors is not None:
@@ -575,6 +596,7 @@ cdef class Lane(Holder):
     cdef int on_expired(self, Request request, int64_t now_us) except -1:
         self.now_us = now_us
         if request.state == REQUEST_QUEUED:
+            self.mark_pending()                               # who is held for company may go now
             return self._refuse_late(request, now_us, 0)
         if self._goes_on(request, now_us):
             return 0
@@ -589,6 +611,8 @@ cdef class Lane(Holder):
         self.stats.cancelled += 1
         if self.on_left is not None and request.state == REQUEST_RUNNING:
             self.on_left()
+        if request.state == REQUEST_QUEUED:
+            self.mark_pending()
         return self._settle(request, None)
 
     # --- requests that others answer, in as many messages as they like ---------------------------------------------------------

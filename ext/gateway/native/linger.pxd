@@ -1,50 +1,76 @@
-# Linger: whether an idle executor waits a moment for companions of what is queued, learnt from what came in such moments.
+# Linger: whether an idle executor waits a moment for those who are about to ask again, learnt from how those before them did.
 #
-# A run costs c + a*rows (cost.pxd). Callers that were answered together ask again together: who takes the first four of sixteen that
-# are on their way pays c twice, and so do all who wait for it. So each time that an idle executor finds work, a window of a share of c
-# opens, and the rows that come while it is open are counted, whether or not anybody waits for them. When about as many as usual would
-# save more than the wait can cost, the batch is held until they are there, and never longer than the window.
-# A caller alone never waits: nothing ever comes in its windows. A model that is cheap to run has none.
+# A run costs c + a*rows (cost.pxd). Callers that are answered together ask again together, and they come in pieces: an executor that takes
+# the first piece pays c for it, the rest waits for the other executors, and is a small batch again when it is answered. So the lane notes
+# how many of those that were answered came back, and how late. Whoever is owed that way, is queued or runs is shared out among the
+# executors: an idle one is held until its share is queued, if they come faster than a run without them is worth (queued / c: the rate
+# at which a longer wait makes a run's fixed cost per request no smaller). It is held once, and for half of c at most.
+# A caller alone never waits: when it has asked again, nobody is owed. A model that is cheap to run holds nobody.
 from libc.stdint cimport int64_t
 
 
 cdef extern from *:
     """
     #define GW_LINGER_SHARE 0.5        /* of a run's fixed cost: the longest wait */
-    #define GW_LINGER_MIN_US 50.0      /* shorter windows are within the noise of a loop's turn */
+    #define GW_LINGER_MIN_US 50.0      /* shorter waits are within the noise of a loop's turn */
     #define GW_LINGER_MAX_US 5000.0
-    #define GW_LINGER_LEARN 0.125      /* weight of the latest window */
-    #define GW_LINGER_ENOUGH 0.9       /* of the rows expected: who still waits for the last waits for a straggler */
+    #define GW_LINGER_RETURN 2.0       /* fixed costs after an answer: who asks later than that is somebody else */
+    #define GW_LINGER_FORGET 0.875     /* of what was learnt, with each batch */
     """
-    const double GW_LINGER_SHARE, GW_LINGER_MIN_US, GW_LINGER_MAX_US, GW_LINGER_LEARN, GW_LINGER_ENOUGH
+    const double GW_LINGER_SHARE, GW_LINGER_MIN_US, GW_LINGER_MAX_US, GW_LINGER_RETURN, GW_LINGER_FORGET
 
 
-cdef struct Linger:
-    int64_t until_us                    # end of the window that was opened last; 0: none yet
-    int64_t first_rows, more_rows       # queued when it opened; and arrived since, while it was open
-    double expected, expected_more      # decayed means of all of a window's rows, and of more_rows
-    double enough_rows                  # held until so many are queued; 0: nobody is held
+cdef struct Linger:                     # in requests, not rows: one caller is one, whatever it asks
+    double answered, back, late_us      # decayed sums: answered; of these come back; how late, summed over those who came
+    double owed                         # expected back of those answered last, and not there yet
+    int64_t answered_us, until_us       # the last answers; until when those who come are taken for their callers
+    int64_t held_until_us               # 0: nobody is held
 
 
-cdef inline void arrived(Linger* k, int64_t rows, int64_t now_us) noexcept nogil:
+cdef inline void arrived(Linger* k, int64_t now_us) noexcept nogil:
     if now_us <= k.until_us:
-        k.more_rows += rows
+        k.back += 1
+        k.late_us += now_us - k.answered_us
+        k.owed = k.owed - 1 if k.owed > 1 else 0
 
 
-cdef inline int64_t hold_until_us(Linger* k, int64_t rows, int64_t max_rows, double fixed_us, int64_t now_us) noexcept nogil:
-    """An executor is idle and `rows` are queued: until when to wait for more; 0: not at all."""
-    cdef double span_us, more
-    if k.enough_rows == 0 and now_us > k.until_us:
-        if k.until_us:
-            k.expected += GW_LINGER_LEARN * (k.first_rows + k.more_rows - k.expected)
-            k.expected_more += GW_LINGER_LEARN * (k.more_rows - k.expected_more)
-        span_us = GW_LINGER_SHARE * fixed_us
+cdef inline void answered(Linger* k, int64_t requests, double fixed_us, int64_t now_us) noexcept nogil:
+    """A batch ended, and so many have their answer."""
+    cdef double share = k.back / k.answered if k.answered > 0 else 0
+    if requests <= 0:
+        return
+    if now_us >= k.until_us:
+        k.owed = 0
+    else:                               # who was owed before is given up bit by bit: else answer upon answer would keep him owed for ever
+        k.owed *= <double>(k.until_us - now_us) / (k.until_us - k.answered_us)
+    k.owed += requests * (share if share < 1 else 1)
+    k.answered = k.answered * GW_LINGER_FORGET + requests
+    k.back *= GW_LINGER_FORGET
+    k.late_us *= GW_LINGER_FORGET
+    k.answered_us, k.until_us = now_us, now_us + <int64_t>(GW_LINGER_RETURN * fixed_us)
+
+
+cdef inline int64_t hold_until_us(Linger* k, int64_t queued, int64_t all, int instances, double fixed_us, int64_t now_us) noexcept nogil:
+    """An executor is idle, and of `all` requests in the lane `queued` are not running: until when to wait for more; 0: not at all."""
+    cdef int64_t is_held_until_us = k.held_until_us
+    cdef double span_us = GW_LINGER_SHARE * fixed_us, left_us
+    cdef int64_t expected
+    if now_us > k.until_us:
+        k.owed = 0
+    expected = <int64_t>(k.owed + 0.5)
+    k.held_until_us = 0
+    if expected < 1 or queued * instances >= all + expected:
+        return 0
+    if is_held_until_us == 0:
         if span_us > GW_LINGER_MAX_US:
             span_us = GW_LINGER_MAX_US
-        k.until_us, k.first_rows, k.more_rows = now_us + <int64_t>span_us, rows, 0
-        more = k.expected - rows if k.expected - rows < k.expected_more else k.expected_more
-        if span_us >= GW_LINGER_MIN_US and more >= 1 and more * fixed_us > rows * span_us:
-            k.enough_rows = GW_LINGER_ENOUGH * (rows + more)
-    if rows >= max_rows or rows >= k.enough_rows or now_us >= k.until_us:
-        k.enough_rows = 0
-    return k.until_us if k.enough_rows > 0 else 0
+        left_us = 2 * k.late_us / k.back - (now_us - k.answered_us)     # until the last is back: those who come are late by the half
+        if span_us < GW_LINGER_MIN_US or k.owed * fixed_us <= queued * left_us:
+            return 0
+        is_held_until_us = now_us + <int64_t>span_us
+        if is_held_until_us > k.until_us:
+            is_held_until_us = k.until_us
+    if now_us >= is_held_until_us:
+        return 0
+    k.held_until_us = is_held_until_us
+    return is_held_until_us
