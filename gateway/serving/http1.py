@@ -19,6 +19,7 @@ import httptools
 import numpy as np
 
 from gateway.errors import GatewayError
+from gateway.native.httphead import Head, read_request
 from gateway.serving.rest.errors import HttpError, status_of
 from gateway.serving.rest.message import Request
 
@@ -89,6 +90,7 @@ class Http1:
         self._is_busy = False  # in a feed or a dispatch: answers are sent at its end
         self._is_write_paused = self._is_read_paused = self._is_lost = False
         self._wants_continue = False
+        self._head: Head | None = None  # of the last plain request
         # of the message being received
         self._url = b""
         self._fields: dict[bytes, bytes] = {}
@@ -178,6 +180,14 @@ class Http1:
         self.front.hub.bytes_in += n
         if self._phase is _DISCARD or not n:
             return
+        if self._phase is _IDLE and self.front.reads_plain:
+            n_taken = self._take_plain(data)
+            n -= n_taken
+            if not n or self._phase is not _IDLE:
+                self._progress()
+                return
+            if n_taken:
+                data = data[n_taken:]
         if self._phase is _HEAD:
             self._n_fed += n
         elif self._phase is _BODY:
@@ -196,6 +206,37 @@ class Http1:
             elif self._target is not None:
                 self._phase = _DIRECT
         self._progress()
+
+    def _take_plain(self, data: Any) -> int:
+        """Requests that are plain and all there, past the parser, which stands between two messages; how many bytes
+        they were. Whatever is to be refused is left to the parser's callbacks.
+        """
+        front, at = self.front, 0
+        self._is_busy = True
+        try:
+            while self._phase is _IDLE:
+                found = read_request(data, at, self._head)
+                if found is None:
+                    break
+                head, body, end = found
+                if head.handler is None:
+                    try:
+                        head.handler, head.args = front.router.find(b"POST", head.target)
+                    except HttpError:
+                        break
+                n = head.n_body
+                if n > front.limits.max_message_bytes or not front.has_room(n):
+                    break
+                self._head = head
+                request = Request(self, head.handler, head.args)
+                request.fields, request.body = head.fields, body
+                request.n_held = n
+                front.n_held += n
+                self._accept(request)
+                at = end
+        finally:
+            self._is_busy = False
+        return at
 
     def _feed(self, data: Any) -> None:
         while True:
@@ -386,6 +427,10 @@ class Http1:
             chunks = self._chunks
             request.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
             self._chunks = []
+        self._accept(request)
+
+    def _accept(self, request: Request) -> None:
+        """It is all here."""
         if request.is_last or self.front.is_draining:
             request.is_last = True
             request.connection_header = b"Connection: close\r\n"

@@ -12,6 +12,7 @@ import orjson
 from gateway.backends.base import DATATYPES
 from gateway.errors import GatewayError, InvalidArgument, Unimplemented
 from gateway.native.exchange import decode_answer, encode_request
+from gateway.native.jsonanswer import json_of_answer
 from gateway.native.jsonrequest import request_from_json
 from gateway.serving.catalog import Catalog
 from gateway.serving.rest import binarytensors, classification, document, encoding, jsontensors
@@ -155,8 +156,14 @@ class Infer:
         try:
             if answer is None:
                 request.fail(STATUS_OF_CODE.get(code, 500), text)
-            else:
+                return
+            text = json_of_answer(answer) if wishes is _PLAIN else None
+            if text is None:
                 self._respond(request, wishes, answer)
+            elif b"accept-encoding" in request.fields:
+                self._respond_with(request, text, [])
+            else:
+                request.respond(text)
         except GatewayError as error:
             request.refuse(error)
         except Exception as error:
@@ -198,6 +205,10 @@ class Infer:
                 if "data" in output:
                     output["data"] = jsontensors.with_special_values(output["data"])
             text = orjson.dumps(head, option=_DUMP)
+        self._respond_with(request, text, raws)
+
+    def _respond_with(self, request: Request, text: bytes, raws: list[memoryview]) -> None:
+        """Compressed, when the caller has it so."""
         headers = b"%b%b%d\r\n" % (BINARY, _LENGTH, len(text)) if raws else JSON
         accept = request.fields.get(b"accept-encoding")
         if accept is not None:
