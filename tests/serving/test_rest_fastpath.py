@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+from typing import Any
 
 import numpy as np
 import orjson
@@ -11,9 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gateway import pb
 from gateway.native import codec, decimal
+from gateway.native.body import Body
+from gateway.native.jsonanswer import json_of_answer
 from gateway.native.jsonrequest import request_from_json
-from tests.support.jsonrequests import read_by_python, some_text
+from tests.support.jsonrequests import pack, read_by_python, some_text, written_by_python
 
 
 def read(text: bytes) -> tuple[bytes, str] | None:
@@ -149,6 +153,87 @@ def test_the_message_is_one_that_the_codec_reads() -> None:
     assert (message["model_name"], message["model_version"], message["id"]) == ("modell\u00e4", "", "q")
     assert message["raw_input_contents"] == [struct.pack("<4f", 1, 2, 3, 4)]
     assert message["outputs"] == ["y"]
+
+
+# --- answers ----------------------------------------
+
+
+def answer_of(tensors: list[tuple[str, str, list[int], bytes]], **fields: str) -> Body:
+    message = pb.inference.ModelInferResponse(model_name="m", model_version="1", **fields)
+    for name, datatype, shape, raw in tensors:
+        message.outputs.add(name=name, datatype=datatype, shape=shape)
+        message.raw_output_contents.append(raw)
+    wire = message.SerializeToString()
+    return Body.copy_of(b"\0" + len(wire).to_bytes(4, "big") + wire)
+
+
+def check_answer(answer: Body) -> bool:
+    text = json_of_answer(answer)
+    if text is None:
+        return False
+    assert text == written_by_python(answer)
+    return True
+
+
+VALUES: dict[str, Any] = {
+    "BOOL": np.array([True, False]),
+    "FP32": np.array([0, -0.0, 1, 0.1, 1e-45, -3.4028235e38, 1e13, 1e12, 1e-6, 1e-7, 16777217], np.float32),
+    "FP64": np.array([0, -0.0, 1, 0.1, 5e-324, -1.7976931348623157e308, 1e15, 1e16, 1e-5, 1e-6]),
+    **{
+        f"{sign}INT{bits}": np.array([np.iinfo(dtype).min, np.iinfo(dtype).max, 0, 1], dtype)
+        for sign in ("", "U")
+        for bits in (8, 16, 32, 64)
+        for dtype in [np.dtype(f"{sign.lower()}int{bits}")]
+    },
+}
+
+
+@pytest.mark.parametrize("datatype", VALUES)
+def test_answers_of_every_datatype_have_the_same_text(datatype: str) -> None:
+    for values in (VALUES[datatype], VALUES[datatype][:1], VALUES[datatype][:0], np.tile(VALUES[datatype], 10_000)):
+        assert check_answer(answer_of([("y", datatype, [len(values), 1], values.tobytes())], id="q"))
+
+
+def test_strings_shapes_and_several_outputs_have_the_same_text() -> None:
+    texts = pack(["", "a, b]", "Füße 語 😀", "\x7f"])
+    one = ("y", "FP32", [1], struct.pack("<f", 0.5))
+    for tensors in ([], [one], [one] * 3, [("ü", "BYTES", [2, 2], texts), one], [("y", "BYTES", [0], b"")]):
+        assert check_answer(answer_of(tensors))
+    assert check_answer(answer_of([("y", "INT8", [], b"\5")], id="語"))
+    assert check_answer(answer_of([("y", "INT8", [1, 2**40], b"\5")]))
+
+
+ODD_ANSWERS = [
+    answer_of([("y", "FP32", [1], struct.pack("<f", value))]) for value in (float("nan"), float("inf"), float("-inf"))
+] + [
+    answer_of([("y", "FP64", [2], struct.pack("<2d", 1, float("nan")))]),
+    answer_of([("y", "FP16", [1], b"\0\0")]),
+    answer_of([("y", "BF16", [1], b"\0\0")]),
+    *(answer_of([("y", "BYTES", [1], pack([text]))]) for text in ('"', "\\", "\n", "\0")),
+    answer_of([("y", "BYTES", [1], b"\1\0\0\0\xff")]),
+    answer_of([("y", "BYTES", [1], b"\2\0\0\0a")]),
+    answer_of([("y", "BYTES", [1], b"\2\0")]),
+    answer_of([("y", "FP32", [1], b"abc")]),
+    answer_of([("y", "FP99", [1], b"abcd")]),
+    answer_of([('"', "INT8", [1], b"a")]),
+    answer_of([("y", "INT8", [1], b"a")], id="\n"),
+    answer_of([("y", "INT8", [1], b"a")] * 65),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("answer", ODD_ANSWERS)
+def test_odd_answers_are_left_to_python(answer: Body) -> None:
+    assert json_of_answer(answer) is None
+
+
+def test_a_changed_byte_of_an_answer_is_read_within_its_bounds() -> None:
+    dice = random.Random(6)
+    for answer in (answer_of([("y", "BYTES", [2], pack(["ab", "c"])), ("z", "FP64", [1], bytes(8))]), ODD_ANSWERS[0]):
+        for _ in range(500):
+            changed = bytearray(answer)
+            changed[dice.randrange(5, len(changed))] = dice.randrange(256)
+            json_of_answer(Body.copy_of(changed))
+            json_of_answer(Body.copy_of(changed[: dice.randrange(5, len(changed))]))
 
 
 # --- numbers ----------------------------------------

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from gateway.errors import GatewayError
-from gateway.serving.rest import infer
+from gateway.serving.rest import infer, jsontensors
 from gateway.serving.rest.message import Request
 
 DATATYPES = ["FP32", "FP32", "FP64", "INT8", "INT32", "INT64", "UINT8", "UINT64", "BOOL", "BYTES"]
@@ -32,6 +32,24 @@ def read_by_python(text: bytes, model: str, version: str) -> tuple[bytes, str] |
     except GatewayError:
         return None
     return sent[0] if sent else None
+
+
+def written_by_python(answer: Any) -> bytes:
+    """The text of an answer without the native writer."""
+    texts: list[bytes] = []
+
+    class Handler(infer.Infer):
+        def _respond_with(self, request: Request, text: bytes, raws: list[memoryview]) -> None:
+            texts.append(text)
+
+    handler = Handler(cast(Any, None), cast(Any, None), cast(Any, None), 1 << 30, 1 << 30, print)
+    handler._respond(Request(cast(Any, None), handler, ("m",)), infer.Wishes(False), answer)
+    return texts[0]
+
+
+def pack(texts: list[str]) -> bytes:
+    """A packed BYTES tensor."""
+    return jsontensors.pack([text.encode() for text in texts])
 
 
 def some_text(dice: random.Random) -> bytes:
