@@ -57,7 +57,8 @@ TAKEN = [
     request("[1,2,3,4]", more=',"id":"q-7","outputs":[{"name":"y"},{"parameters":{},"name":"z"}]'.replace(
         '"parameters":{},"name":"z"', '"name":"z","parameters":{"binary_data":false}')),
     request("[1,2,3,4]", more=',"outputs":[],"parameters":{}'),
-    request("[1,2,3,4]", more=',"parameters":{"priority":3,"timeout":100000,"binary_data_output":false,"a":"b","c":true,"n":-5}'),
+    request("[1,2,3,4]", more=',"parameters":{"priority":3,"timeout":100000,"binary_data_output":false}'),
+    request("[1,2,3,4]", more=',"parameters":{"a":"b","c":true,"n":-5}'),
     b' {"inputs" : [ {"data":[1,2],"datatype":"FP64","name":"x","shape":[1,2]} , '
     b'{"data":["s"],"datatype":"BYTES","name":"t","shape":[1]} ] }\n',
 ]  # fmt: skip
@@ -72,7 +73,8 @@ LEFT = [
     b"", b"{}", b"[]", b"null", b'{"inputs":[]}', b'{"inputs":[{}]}',
     request("[1,2,3]"), request("[1,2,3,4,5]"), request("[1,2,3,4"), request("[1,2,3,4]]"), request("[1,2,3,4]") + b"x",
     request("[1,2,3,4]") + b"\0", b"\xef\xbb\xbf" + request("[1,2,3,4]"),
-    request("[NaN,2,3,4]"), request('["NaN",2,3,4]'), request("[null,2,3,4]"), request("[true,2,3,4]"), request("[{},2,3,4]"),
+    request("[NaN,2,3,4]"), request('["NaN",2,3,4]'), request("[null,2,3,4]"), request("[true,2,3,4]"),
+    request("[{},2,3,4]"),
     request("[01,2,3,4]"), request("[1.,2,3,4]"), request("[.5,2,3,4]"), request("[+1,2,3,4]"), request("[1e,2,3,4]"),
     request("[-,2,3,4]"), request("[0x1,2,3,4]"), request("[1,2,3,4,]"), request("[1,,2,3]"), request("[1 2,3,4]"),
     request("[1e39,2,3,4]"), request("[1e400,2,3,4]"), request("[-0,2,3,4]"),
@@ -83,14 +85,16 @@ LEFT = [
     request("[18446744073709551616]", "UINT64", "[1]"), request("[2147483648,0,0,0]", "INT32"),
     request("[1,0,1,0]", "BOOL"), request("[truth,false,true,true]", "BOOL"),
     request('["\\n","","",""]', "BYTES"), request('["\t","","",""]', "BYTES"), request("[1,2,3,4]", "BYTES"),
-    request("[1,2,3,4]", "FP16"), request("[1,2,3,4]", "BF16"), request("[1,2,3,4]", "FP99"), request("[1,2,3,4]", "fp32"),
+    request("[1,2,3,4]", "FP16"), request("[1,2,3,4]", "BF16"), request("[1,2,3,4]", "FP99"),
+    request("[1,2,3,4]", "fp32"),
     request("[1,2,3,4]", shape="[-1,4]"), request("[1,2,3,4]", shape="[1.0,4]"), request("[1,2,3,4]", shape="[01,4]"),
     request("[1,2,3,4]", shape="[1,1,1,1,1,1,1,1,4]"), request("[1,2,3,4]", shape="[1099511627776,1099511627776]"),
     request("[1,2,3,4]", shape="[1,4"), request("[1,2,3,4]", shape="4"),
     request("[1,2,3,4]", more=',"id":7'), request("[1,2,3,4]", more=',"id":"\\u0041"'),
     request("[1,2,3,4]", more=',"id":"a","id":"b"'), request("[1,2,3,4]", more=',"x":1'),
     request("[1,2,3,4]", more=',"parameters":{"binary_data_output":true}'),
-    request("[1,2,3,4]", more=',"parameters":{"priority":-1}'), request("[1,2,3,4]", more=',"parameters":{"timeout":1.5}'),
+    request("[1,2,3,4]", more=',"parameters":{"priority":-1}'),
+    request("[1,2,3,4]", more=',"parameters":{"timeout":1.5}'),
     request("[1,2,3,4]", more=',"parameters":{"a":1,"a":2}'), request("[1,2,3,4]", more=',"parameters":{"a":null}'),
     request("[1,2,3,4]", more=',"outputs":[{"name":"y"},{"name":"y"}]'), request("[1,2,3,4]", more=',"outputs":[{}]'),
     request("[1,2,3,4]", more=',"outputs":[{"name":"y","parameters":{"classification":2}}]'),
@@ -128,7 +132,7 @@ def test_a_changed_byte_never_changes_the_meaning_alone() -> None:
     assert n_taken > 100
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.randoms(use_true_random=False))
 def test_random_requests_mean_the_same(dice: random.Random) -> None:
     check(some_text(dice))
@@ -136,8 +140,8 @@ def test_random_requests_mean_the_same(dice: random.Random) -> None:
 
 def test_most_requests_are_taken() -> None:
     dice = random.Random(1)
-    taken = [check(some_text(dice)) for _ in range(400)]
-    assert 100 < sum(taken) < 390
+    taken = [check(some_text(dice)) for _ in range(800)]
+    assert 200 < sum(taken) < 780
 
 
 def test_a_long_request_is_read_without_the_gil_and_means_the_same() -> None:
@@ -239,18 +243,32 @@ def test_a_changed_byte_of_an_answer_is_read_within_its_bounds() -> None:
 # --- numbers ----------------------------------------
 
 
-@settings(max_examples=1500, deadline=None)
-@given(st.one_of(
-    st.floats(allow_nan=False, allow_infinity=False).map(repr),
-    st.floats(allow_nan=False, allow_infinity=False, width=32).map(repr),
-    st.from_regex(r"\A-?(0|[1-9][0-9]{0,24})(\.[0-9]{1,24})?([eE][+-]?[0-9]{1,3})?\Z"),
-    st.integers(-(2**66), 2**66).map(str),
-    st.integers(2**53, 2**54).map(lambda n: f"{n}.5"),
-))  # fmt: skip
-def test_numbers_are_read_as_orjson_reads_them(text: str) -> None:
-    value = decimal.read(text.encode())
-    if value is not None:
-        assert struct.pack("d", value) == struct.pack("d", float(orjson.loads(text)))
+def some_number(dice: random.Random) -> str:
+    kind = dice.randrange(5)
+    if kind == 0:
+        return repr(struct.unpack("d", dice.randbytes(8))[0])
+    if kind == 1:
+        return repr(struct.unpack("f", dice.randbytes(4))[0])
+    if kind == 2:
+        return str(dice.randrange(-(2**65), 2**65) >> dice.randrange(64))
+    if kind == 3:  # between two doubles, or just beside
+        return (
+            f"{dice.randrange(2**53, 2**54)}{dice.choice(['.5', '.50000000000000000001', '.4999', 'e0', 'e-5', 'E+3'])}"
+        )
+    whole = dice.randrange(10 ** dice.randrange(1, 25))
+    fraction = dice.choice(["", f".{dice.randrange(10**9):0{dice.randrange(1, 30)}}"])
+    return f"{dice.choice(['', '-'])}{whole}{fraction}{dice.choice(['', '', f'e{dice.randrange(-340, 320)}'])}"
+
+
+def test_numbers_are_read_as_orjson_reads_them() -> None:
+    dice = random.Random(3)
+    n_read = 0
+    for text in (some_number(dice) for _ in range(30_000)):
+        value = decimal.read(text.encode())
+        if value is not None:
+            n_read += 1
+            assert struct.pack("d", value) == struct.pack("d", float(orjson.loads(text))), text
+    assert n_read > 25_000
 
 
 def test_numbers_are_written_as_orjson_writes_them() -> None:

@@ -23,7 +23,7 @@ cdef class Head:
     """A head that was understood, and the length of the body behind it."""
 
     cdef bytes text                     # all of it, the empty line too
-    cdef Py_ssize_t at_length, n_digits # where Content-Length has its digits
+    cdef Py_ssize_t at_length, n_digits     # where Content-Length has its digits
     cdef readonly bytes target
     cdef readonly dict fields           # by lower-case name; shared by the requests that have this head: nobody changes it
     cdef readonly Py_ssize_t n_body
@@ -80,7 +80,6 @@ cdef Head read(const uint8_t* start, const uint8_t* end):
     cdef const uint8_t* p = start + 5
     cdef const uint8_t* name
     cdef const uint8_t* value
-    cdef const uint8_t* stop
     cdef Head head
     cdef bytes key
     if end - start > _MAX_HEAD_BYTES:

@@ -1,5 +1,5 @@
-# JsonRequest: the JSON text of an infer request, straight into a ModelInferRequest with raw contents. It takes what it fully understands and
-# leaves all else to Python, errors with their words included: False and None mean "not mine", never "wrong".
+# JsonRequest: the JSON text of an infer request, straight into a ModelInferRequest with raw contents. It takes what it fully understands
+# and leaves all else to Python, errors with their words included: False and None mean "not mine", never "wrong".
 #
 #   scan_request    text ─▶ JsonRequest   spans into the text; where the data of each input begins and ends, unread
 #   measure, fill   data ─▶ Body          read once, strictly, where the wire wants it

@@ -659,7 +659,7 @@ cdef Body message_of(Span text, Span model, Span version, JsonRequest* request):
 
 
 def request_from_json(text not None, str model not None, str version not None):
-    """(ModelInferRequest, id) of a JSON request with nothing special about it, whose answer is to be JSON; None when it is not understood."""
+    """(ModelInferRequest, id) of a JSON request with nothing special about it, whose answer is to be JSON; None: not understood."""
     cdef JsonRequest request
     cdef Py_buffer view
     cdef Span span
