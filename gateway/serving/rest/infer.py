@@ -157,13 +157,13 @@ class Infer:
             if answer is None:
                 request.fail(STATUS_OF_CODE.get(code, 500), text)
                 return
-            text = json_of_answer(answer) if wishes is _PLAIN else None
-            if text is None:
+            written = json_of_answer(answer) if wishes is _PLAIN else None
+            if written is None:
                 self._respond(request, wishes, answer)
             elif b"accept-encoding" in request.fields:
-                self._respond_with(request, text, [])
+                self._respond_with(request, written, [])
             else:
-                request.respond(text)
+                request.respond(written)
         except GatewayError as error:
             request.refuse(error)
         except Exception as error:
