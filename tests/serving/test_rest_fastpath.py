@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
 import random
 import struct
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -289,3 +291,21 @@ def test_numbers_are_written_as_orjson_writes_them() -> None:
         write = decimal.write_floats if values.dtype == np.float32 else decimal.write_doubles
         wanted = orjson.dumps(finite, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].replace(b",", b"\n")
         assert write(finite) == wanted
+
+
+@pytest.mark.leak
+def test_nothing_is_left_behind() -> None:
+    texts = [*TAKEN, *LEFT, request(f"[{','.join(['0.1'] * 20_000)}]", shape="[20000]")]
+    answers = [*ODD_ANSWERS, answer_of([("y", "FP64", [3000], bytes(24_000))])]
+
+    def work() -> int:
+        for _ in range(150):
+            for text in texts:
+                request_from_json(text, "m", "3")
+            for answer in answers:
+                json_of_answer(answer)
+        return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
+    work()
+    before = work()
+    assert work() < before + 2 * 2**20  # one lost Body a round of the long one were 12 MB
