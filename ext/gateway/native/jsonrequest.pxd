@@ -3,26 +3,16 @@
 #
 #   scan_request    text ─▶ JsonRequest   spans into the text; where the data of each input begins and ends, unread
 #   measure, fill   data ─▶ Body          read once, strictly, where the wire wants it
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport uint64_t
 
 from gateway.native.cursor cimport Cursor, Span
-from gateway.native.signature cimport MAX_DIMS
+from gateway.native.jsondata cimport JsonInput
 
 
 cdef enum:
     MAX_JSON_INPUTS = 128     # on the stack; above, Python reads the request
     MAX_JSON_OUTPUTS = 64
     MAX_JSON_PARAMETERS = 16
-
-
-cdef struct JsonInput:
-    Span name
-    int datatype
-    int n_dims
-    int64_t dims[MAX_DIMS]
-    size_t n_elements         # as the shape says
-    Span data                 # from its first [ to behind its last ]
-    size_t nbytes             # packed
 
 
 cdef struct JsonParameter:
