@@ -8,6 +8,7 @@ from typing import Any
 
 from gateway.config.limits import Limits
 from gateway.errors import Code
+from gateway.native.httphead import MAX_HEAD_BYTES
 from gateway.serving.http1 import READ_BYTES, Http1
 from gateway.serving.rest.message import Clock, Request
 from gateway.serving.rest.router import Router
@@ -33,6 +34,8 @@ class Front:
         self.hub, self.router, self.limits, self.report = hub, router, limits, report
         self.budget = hub.budget
         self.clock = Clock()
+        self.reads_plain = limits.max_header_list_bytes > 2 * MAX_HEAD_BYTES
+        """Whether heads may pass the parser, whose bound they could not break."""
         self.buffer = memoryview(bytearray(READ_BYTES))
         self.is_draining = self.is_final = False
         self.n_held = 0

@@ -1,24 +1,22 @@
-"""HTTP/1.1 on a socket: llhttp parses, this file keeps order, bounds and time, and knows nothing of models.
+"""HTTP/1.1 on a socket: llhttp parses, this file keeps order and time, and knows nothing of models.
 
 Requests of one connection are answered in their order. At most MAX_WAITING are being worked on; what was read beyond
-that waits, and the socket is not read until there is room. A large body is received where it stays, past the parser.
-EOF from the peer means that nobody waits any more: what it asked for is cancelled.
-
-    IDLE ──▶ HEAD ──▶ BODY ──▶ IDLE       DISCARD: the last answer is known; input is thrown away until the peer closes,
-               └────▶ DIRECT ──▶ IDLE              because closing a socket with unread input destroys the answer
+that waits, and the socket is not read until there is room. A large body is received where it stays, past the parser;
+so is, natively, a plain request that is all there. EOF from the peer means that nobody waits any more: what it asked
+for is cancelled.
 """
 
 from __future__ import annotations
 
-import enum
 from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import httptools
-import numpy as np
 
 from gateway.errors import GatewayError
+from gateway.native.httphead import Head, read_request
+from gateway.serving.incoming import Incoming, Phase, memory
 from gateway.serving.rest.errors import HttpError, status_of
 from gateway.serving.rest.message import Request
 
@@ -27,9 +25,6 @@ if TYPE_CHECKING:
 
 READ_BYTES = 32768
 """One read between messages: some 60 small pipelined requests, and what of a large body passes through the parser."""
-
-DIRECT_BYTES = 16384
-"""A body from this size on is received into its own memory."""
 
 MAX_WAITING = 16
 """Requests of one connection that are being answered at once."""
@@ -45,64 +40,25 @@ LINGER_S = 2.0
 
 FAILED = "the gateway failed on this request"
 
-_KNOWN = frozenset(
-    (
-        b"host",
-        b"content-length",
-        b"transfer-encoding",
-        b"content-encoding",
-        b"accept-encoding",
-        b"expect",
-        b"inference-header-content-length",
-        b"x-request-id",
-    )
-)
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-def _memory(n: int) -> memoryview:
-    """n bytes, writable and not cleared: what is never filled never becomes resident."""
-    return memoryview(np.empty(n, np.uint8))  # type: ignore[arg-type]
-
-
-class Phase(enum.IntEnum):
-    IDLE = 0
-    HEAD = 1
-    BODY = 2
-    DIRECT = 3
-    DISCARD = 4
 
 
 _IDLE, _HEAD, _BODY, _DIRECT, _DISCARD = Phase
 
 
-class Http1:
+class Http1(Incoming):
     """asyncio.BufferedProtocol of one socket. The owning loop only."""
 
     def __init__(self, front: Front, transport: Any) -> None:
-        self.front, self.transport = front, transport
-        self.clock = front.clock
-        self._parser: Any = httptools.HttpRequestParser(self)
-        self._phase = _IDLE
+        super().__init__(front)
+        self.transport = transport
         self._waiting: deque[Request] = deque()  # dispatched, in order; the first is the next to be sent
         self._backlog: deque[Request] = deque()  # complete, not dispatched
         self._is_busy = False  # in a feed or a dispatch: answers are sent at its end
         self._is_write_paused = self._is_read_paused = self._is_lost = False
-        self._wants_continue = False
-        # of the message being received
-        self._url = b""
-        self._fields: dict[bytes, bytes] = {}
-        self._n_head = 0  # bytes of its head, by complete headers
-        self._n_feed = 0  # of the feed in progress, for the first message that begins in it; 0 for the others
-        self._n_fed = 0  # since the message began
-        self._n_quiet = 0  # bytes since the parser last gave a part of the body: trailers, chunk extensions
-        self._chunks: list[bytes] = []
-        self._n_body = 0
-        self._target: memoryview | None = None  # of a large body
-        self._request: Request | None = None
-        self._is_upgrade = False
+        self._head: Head | None = None  # of the last plain request
         # stamps, monotonic seconds
-        self._began_s = self._active_s = monotonic()
+        self._active_s = self._began_s
         self._stalled_s = 0.0
         self._n_unsent = 0
 
@@ -178,6 +134,14 @@ class Http1:
         self.front.hub.bytes_in += n
         if self._phase is _DISCARD or not n:
             return
+        if self._phase is _IDLE and self.front.reads_plain:
+            n_taken = self._take_plain(data)
+            n -= n_taken
+            if not n or self._phase is not _IDLE:
+                self._progress()
+                return
+            if n_taken:
+                data = data[n_taken:]
         if self._phase is _HEAD:
             self._n_fed += n
         elif self._phase is _BODY:
@@ -196,6 +160,37 @@ class Http1:
             elif self._target is not None:
                 self._phase = _DIRECT
         self._progress()
+
+    def _take_plain(self, data: Any) -> int:
+        """Requests that are plain and all there, past the parser, which stands between two messages; how many bytes
+        they were. Whatever is to be refused is left to the parser's callbacks.
+        """
+        front, at = self.front, 0
+        self._is_busy = True
+        try:
+            while self._phase is _IDLE:
+                found = read_request(data, at, self._head)
+                if found is None:
+                    break
+                head, body, end = found
+                if head.handler is None:
+                    try:
+                        head.handler, head.args = front.router.find(b"POST", head.target)
+                    except HttpError:
+                        break
+                n = head.n_body
+                if n > front.limits.max_message_bytes or not front.has_room(n):
+                    break
+                self._head = head
+                request = Request(self, head.handler, head.args)
+                request.fields, request.body = head.fields, body
+                request.n_held = n
+                front.n_held += n
+                self._accept(request)
+                at = end
+        finally:
+            self._is_busy = False
+        return at
 
     def _feed(self, data: Any) -> None:
         while True:
@@ -225,7 +220,7 @@ class Http1:
         length = int(self._fields.get(b"content-length", b"0"))
         if length:
             if self._target is None:
-                self._target = _memory(length)
+                self._target = memory(length)
             n = min(length, len(rest))
             self._target[:n] = rest[:n]
             self._n_body = n
@@ -246,133 +241,6 @@ class Http1:
         self._is_write_paused = False
         self._progress()
 
-    # --- the parser
-
-    def on_message_begin(self) -> None:
-        if self._phase is not _DISCARD:
-            self._phase = _HEAD
-            self._url = b""
-            self._fields = {}
-            self._n_head = 0
-            self._n_fed, self._n_feed = self._n_feed, 0
-            self._began_s = monotonic()
-
-    def on_url(self, url: bytes) -> None:
-        self._url = self._url + url if self._url else url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._phase is not _HEAD:
-            return  # a trailer
-        self._n_head += len(name) + len(value) + 4
-        name = name.lower()
-        fields = self._fields
-        if name not in fields:
-            fields[name] = value
-        elif name in _KNOWN:  # of others, which only routes look at, the first counts, as in gRPC
-            fields[name] += b", " + value
-
-    def on_headers_complete(self) -> None:
-        if self._phase is not _HEAD:
-            return
-        limits = self.front.limits
-        if self._n_head + len(self._url) > limits.max_header_list_bytes:
-            self._refuse_head()
-            return
-        parser, fields = self._parser, self._fields
-        method = parser.get_method()
-        try:
-            handler, args = self.front.router.find(method, self._url)
-        except HttpError as error:
-            self.front.turn_away(error.status, None)
-            refusal = error
-            handler, args = lambda request: request.refuse(refusal), ()
-            is_refused = True
-        else:
-            is_refused = False
-        request = self._request = Request(self, handler, args)
-        request.fields = fields
-        request.is_head = method == b"HEAD"
-        version = parser.get_http_version()
-        if not parser.should_keep_alive():
-            request.is_last = True
-            request.connection_header = b"Connection: close\r\n"
-        elif version == "1.0":
-            request.connection_header = b"Connection: keep-alive\r\n"
-        self._phase = _BODY
-        self._n_body = self._n_quiet = 0
-        if version != "1.1":
-            if version != "1.0":
-                self._refuse(505, f"HTTP version: got {version}, expected 1.1 or 1.0")
-                return
-            if b"transfer-encoding" in fields:
-                self._refuse(400, "Transfer-Encoding: came with HTTP/1.0, which does not have it")
-                return
-        elif b"host" not in fields or b"," in fields[b"host"]:
-            self._refuse(400, "Host: missing or given twice; HTTP/1.1 demands the header once (RFC 9112 3.2)")
-            return
-        if b"transfer-encoding" in fields:
-            if fields[b"transfer-encoding"].strip().lower() != b"chunked":
-                shown = fields[b"transfer-encoding"][:40].decode("latin-1")
-                self._refuse(501, f"Transfer-Encoding: got {shown!r}, expected chunked")
-                return
-            length = 0
-            is_large = True
-        else:
-            length = int(fields.get(b"content-length", b"0"))
-            is_large = length > DIRECT_BYTES
-        if parser.should_upgrade():
-            if b"transfer-encoding" in fields:
-                self._refuse(400, "Upgrade: came with a chunked body; no other protocol is offered, leave it out")
-                return
-            self._is_upgrade = True
-        if length > limits.max_message_bytes:
-            self._refuse(
-                413,
-                f"Content-Length: got {length} bytes, expected at most {limits.max_message_bytes}"
-                f" (limits.max_message_bytes)",
-            )
-            return
-        if is_refused and is_large:
-            self._refuse_early(request)
-            return
-        if length:
-            if not self._hold(request, length):
-                return
-            if is_large:
-                self._target = _memory(length)
-        if b"expect" in fields and (length or is_large):
-            if fields[b"expect"].strip().lower() != b"100-continue":
-                shown = fields[b"expect"][:40].decode("latin-1")
-                self._refuse(417, f"Expect: got {shown!r}, expected 100-continue or none")
-            elif is_refused:
-                self._refuse_early(request)
-            else:
-                self._wants_continue = True
-
-    def on_body(self, data: bytes) -> None:
-        if self._phase is not _BODY:
-            return
-        self._n_quiet = 0
-        self._wants_continue = False
-        n = len(data)
-        if self._target is not None:
-            self._target[self._n_body : self._n_body + n] = data
-        else:
-            assert self._request is not None
-            if b"content-length" not in self._fields:
-                limit = self.front.limits.max_message_bytes
-                if self._n_body + n > limit:
-                    self._refuse(413, f"body: more than {limit} bytes came (limits.max_message_bytes)")
-                    return
-                if not self._hold(self._request, n):
-                    return
-            self._chunks.append(data)
-        self._n_body += n
-
-    def on_message_complete(self) -> None:
-        if self._phase is _BODY and not self._is_upgrade:
-            self._complete()
-
     # --- a message's end
 
     def _complete(self) -> None:
@@ -386,6 +254,10 @@ class Http1:
             chunks = self._chunks
             request.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
             self._chunks = []
+        self._accept(request)
+
+    def _accept(self, request: Request) -> None:
+        """It is all here."""
         if request.is_last or self.front.is_draining:
             request.is_last = True
             request.connection_header = b"Connection: close\r\n"
@@ -412,43 +284,7 @@ class Http1:
             request.fail(500, FAILED)
         self._release(request)
 
-    def _hold(self, request: Request, n: int) -> bool:
-        """Take n bytes of the budget for its body; refused when there is none."""
-        if not self.front.has_room(n):
-            budget = self.front.budget
-            self._refuse(
-                429,
-                f"the gateway holds {budget.used + self.front.n_held} bytes in flight, a body of {n} would pass "
-                f"the limit of {budget.limit} (limits.max_in_flight_bytes)",
-            )
-            return False
-        request.n_held += n
-        self.front.n_held += n
-        return True
-
-    def _release(self, request: Request) -> None:
-        self.front.n_held -= request.n_held
-        request.n_held = 0
-        request.body = b""
-
     # --- the last answer
-
-    def _refuse(self, status: int, text: str) -> None:
-        """Answer the message that is being received, and read nothing more."""
-        request = self._request
-        if status != 500:
-            self.front.turn_away(status, request)
-        if request is None:
-            request = Request(self, lambda _: None, ())
-            request.fields = self._fields
-        self._request = None
-        request.handler = lambda request: request.fail(status, text)
-        self._end_with(request)
-
-    def _refuse_early(self, request: Request) -> None:
-        """Its handler refuses it whatever its body is: the body is not waited for."""
-        self._request = None
-        self._end_with(request)
 
     def _end_with(self, request: Request) -> None:
         self._release(request)
@@ -459,21 +295,9 @@ class Http1:
         if not self._is_busy:
             self._progress()
 
-    def _refuse_head(self) -> None:
-        limit = self.front.limits.max_header_list_bytes
-        self._refuse(431, f"head: more than {limit} bytes came (limits.max_header_list_bytes)")
-
     def _discard(self) -> None:
         self._phase = _DISCARD
         self._forget_message()
-
-    def _forget_message(self) -> None:
-        if self._request is not None:
-            self._release(self._request)
-            self._request = None
-        self._target = None
-        self._chunks = []
-        self._wants_continue = False
 
     # --- answers
 

@@ -16,6 +16,7 @@ import hpack
 from gateway import pb
 from tests.fuzz.targets import PATHS, TARGETS
 from tests.support import frames
+from tests.support.jsonrequests import some_text
 from tests.support.protowire import OddEncoder, mutated
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -149,8 +150,45 @@ def mutated_frames(stuff: bytes, dice: random.Random, n: int) -> bytes:
     return stuff[:1] + (mutated(said, dice) if dice.random() < 0.1 else said)
 
 
-MAKERS: dict[str, Callable[[random.Random], bytes]] = {"codec": some_request, "session": some_frames}
-MUTATORS: dict[str, Callable[[bytes, random.Random, int], bytes]] = {"codec": mutated, "session": mutated_frames}
+def mutated_text(stuff: bytes, dice: random.Random, n: int) -> bytes:
+    """Accidents to single characters, mostly ones that JSON knows."""
+    text = bytearray(stuff)
+    for _ in range(n):
+        at = dice.randrange(len(text) + 1)
+        text[at : at + dice.choice([0, 0, 1, 1, 5])] = dice.choice(
+            [
+                b"",
+                b"0",
+                b"1",
+                b"-",
+                b".",
+                b"e",
+                b",",
+                b":",
+                b"[",
+                b"]",
+                b"{",
+                b"}",
+                b'"',
+                b" ",
+                b"\\",
+                b"\0",
+                b"\xc3\xa9",
+            ]
+        )
+    return bytes(text)
+
+
+MAKERS: dict[str, Callable[[random.Random], bytes]] = {
+    "codec": some_request,
+    "session": some_frames,
+    "json": some_text,
+}
+MUTATORS: dict[str, Callable[[bytes, random.Random, int], bytes]] = {
+    "codec": mutated,
+    "session": mutated_frames,
+    "json": mutated_text,
+}
 
 
 # --- the loop ----------------------------------------

@@ -20,11 +20,13 @@ from gateway.native import codec, counters
 from gateway.native.batch import Batch
 from gateway.native.dataplane import DataPlane
 from gateway.native.http2 import Session, SessionLimits
+from gateway.native.jsonrequest import request_from_json
 from gateway.native.lane import Lane
 from gateway.native.refusal import Refusal
 from gateway.native.routetable import RouteTable
 from gateway.native.signature import Signature
 from tests.support.frames import INFER, PREFACE, SERVICE, STREAM_INFER
+from tests.support.jsonrequests import read_by_python
 
 NUMBERS = re.compile(r"\d+|'[^']*'")
 
@@ -176,5 +178,24 @@ def session_receive(stuff: bytes) -> str:
     return f"{verdict} {sorted(kinds)} {counts} {sorted(codes)}"
 
 
-TARGETS = {"codec": codec_parse, "session": session_receive}
+# --- REST ----------------------------------------
+
+
+def json_request(stuff: bytes) -> str:
+    """The native reader beside the Python one: it leaves a request to that, or reads the same."""
+    found = request_from_json(stuff, "m", "")
+    if found is None:
+        return "left " + NUMBERS.sub("#", str(type(read_by_python(stuff, "m", ""))))
+    demand((bytes(found[0]), found[1]) == read_by_python(stuff, "m", ""), "the two readers differ")
+    return json_behaviour(found[0], found[1])
+
+
+def json_behaviour(body: Any, name: str) -> str:
+    message = codec.parse(body)
+    tensors = [(one["datatype"], min(len(one["shape"]), 3), 0 in one["shape"]) for one in message["inputs"]]
+    more = [min(len(message["outputs"]), 2), bool(message["priority"]), bool(message["timeout_us"]), bool(name)]
+    return f"read {tensors[:2]} {more}"
+
+
+TARGETS = {"codec": codec_parse, "session": session_receive, "json": json_request}
 PATHS = [INFER, INFER, STREAM_INFER, SERVICE + "ServerLive", "/t/Echo", "/no/Method"]

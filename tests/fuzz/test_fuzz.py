@@ -8,7 +8,7 @@ from gateway.native import codec
 from tests.fuzz import loop, targets
 
 
-@pytest.mark.parametrize(("target", "n"), [("codec", 6000), ("session", 1200)])
+@pytest.mark.parametrize(("target", "n"), [("codec", 6000), ("session", 1200), ("json", 3000)])
 def test_corpus_and_mutations_find_nothing(target: str, n: int) -> None:
     run = loop.fuzz(target, seed=20, n=n)
     assert [f"{stuff.hex()}: {error!r}" for stuff, error in run.findings] == []

@@ -12,11 +12,14 @@ import orjson
 from gateway.backends.base import DATATYPES
 from gateway.errors import GatewayError, InvalidArgument, Unimplemented
 from gateway.native.exchange import decode_answer, encode_request
+from gateway.native.jsonanswer import json_of_answer
+from gateway.native.jsonrequest import request_from_json
 from gateway.serving.catalog import Catalog
 from gateway.serving.rest import binarytensors, classification, document, encoding, jsontensors
+from gateway.serving.rest.binarytensors import Tail
 from gateway.serving.rest.classification import Labels
 from gateway.serving.rest.errors import STATUS_OF_CODE, HttpError
-from gateway.serving.rest.message import BINARY, JSON, Request
+from gateway.serving.rest.message import BINARY, JSON, Buffer, Request
 from gateway.serving.wording import quoted
 
 FAILED = "the gateway failed on this request"
@@ -81,7 +84,7 @@ class Infer:
             if n_json == 0:
                 self._send_raw(request, model, version, body)
                 return
-            tail = binarytensors.Tail(body, n_json)
+            tail = Tail(body, n_json)
             body = memoryview(body)[:n_json]
         if len(body) > self._max_json_bytes:
             raise HttpError(
@@ -89,7 +92,17 @@ class Infer:
                 f"body: got {len(body)} bytes of JSON, expected at most {self._max_json_bytes} "
                 f"(limits.max_json_bytes); send large tensors as binary data",
             )
-        request_json = document.load_object(body)
+        if tail is None:
+            plain = request_from_json(body, model, version)
+            if plain is not None:
+                message, request.id = plain
+                self._send(request, _PLAIN, message)
+                return
+        self.read_document(request, model, version, body, tail)
+
+    def read_document(self, request: Request, model: str, version: str, text: Buffer, tail: Tail | None) -> None:
+        """All that a request can say, and the words for what is wrong with it."""
+        request_json = document.load_object(text)
         if "id" in request_json:
             request.id = document.optional(request_json, "", "id", str)
         binary, priority, timeout_us = False, 0, 0
@@ -143,8 +156,14 @@ class Infer:
         try:
             if answer is None:
                 request.fail(STATUS_OF_CODE.get(code, 500), text)
-            else:
+                return
+            written = json_of_answer(answer) if wishes is _PLAIN else None
+            if written is None:
                 self._respond(request, wishes, answer)
+            elif b"accept-encoding" in request.fields:
+                self._respond_with(request, written, [])
+            else:
+                request.respond(written)
         except GatewayError as error:
             request.refuse(error)
         except Exception as error:
@@ -186,6 +205,10 @@ class Infer:
                 if "data" in output:
                     output["data"] = jsontensors.with_special_values(output["data"])
             text = orjson.dumps(head, option=_DUMP)
+        self._respond_with(request, text, raws)
+
+    def _respond_with(self, request: Request, text: bytes, raws: list[memoryview]) -> None:
+        """Compressed, when the caller has it so."""
         headers = b"%b%b%d\r\n" % (BINARY, _LENGTH, len(text)) if raws else JSON
         accept = request.fields.get(b"accept-encoding")
         if accept is not None:
@@ -214,7 +237,7 @@ def _fits(value: Any) -> bool:
     return type(value) in (str, bool, float)
 
 
-def _input(tensor: Any, path: str, tail: binarytensors.Tail | None) -> tuple[str, str, list[int], Any]:
+def _input(tensor: Any, path: str, tail: Tail | None) -> tuple[str, str, list[int], Any]:
     if type(tensor) is not dict:
         raise InvalidArgument(f"{path}: expected an object with name, shape, datatype and data")
     path += "."

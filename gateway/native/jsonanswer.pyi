@@ -1,0 +1,3 @@
+from gateway.native.body import Body
+
+def json_of_answer(answer: Body) -> bytes | None: ...
