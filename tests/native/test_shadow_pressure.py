@@ -140,6 +140,28 @@ def test_one_batch_of_shadow_work_at_a_time():
         assert [len(run) for run in plane.lanes["m/2 shadow"].runner.runs] == [8, 8, 4]
 
 
+def test_a_large_batch_of_shadow_work_is_settled_a_few_an_idle_turn():
+    with ShadowHarness(shadow_policy={"max_batch_size": 40}) as plane:
+        for value in range(40):
+            plane.send(float(value))
+        plane.turn()
+        while any(batch.signature.version == "1" for batch in plane.batches):
+            plane.primary()
+        batch = plane.batches.pop()
+        batch.execute(plane.lanes["m/2 shadow"].runner)
+        plane.plane.settle(batch, plane.now_us)
+        del batch
+        left = [plane.twin.statistics()["requests"].get(OK, 0)]
+        while left[-1] < 40:
+            plane.turn()
+            left.append(plane.twin.statistics()["requests"].get(OK, 0))
+        assert left == [16, 32, 40]
+        plane.finish_all()
+        for _ in range(3):
+            plane.turn()
+        assert plane.counts["both_answered"] == 40
+
+
 def test_shadow_requests_are_gathered_and_a_deadline_in_the_queue_releases_nobody_early():
     with ShadowHarness(shadow_policy={"max_delay_us": 2_000}) as plane:
         plane.send(1.0)
