@@ -265,7 +265,7 @@ def share_of_best(world: World) -> tuple[float, float, tuple[int, int]]:
 
 
 def main() -> int:
-    print("| load | best fixed setting | eager, of it | without waiting or sharing out |\n| --- | --- | ---: | ---: |")
+    print("| load | best fixed setting | eager, of it | without waiting |\n| --- | --- | ---: | ---: |")
     for connections, streams in LOADS:
         eager, once, (rows, delay_us) = share_of_best(World(connections, streams))
         print(f"| {connections}x{streams} | batch {rows}, delay {delay_us} us | {eager:.2f} | {once:.2f} |", flush=True)
