@@ -18,7 +18,6 @@ from typing import Any
 COST_US = ((1, 330), (4, 383), (8, 450), (16, 580), (32, 980), (64, 1750), (128, 3600), (256, 7400))
 """A run of so many rows of the larger MLP, one thread, on a busy machine; between them a straight line."""
 FIXED_US = 300.0  # what a lane learns of it as the cost of a run without rows
-ROW_US = 27.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +84,7 @@ class Eager:
         return self.held_until_us
 
     def share(self, queued: int, idle: int) -> int:
-        share = -(-queued // idle)
-        return share if ROW_US * (queued - share) > 1.01 * FIXED_US else 256
+        return 256
 
 
 @dataclass(slots=True)
@@ -267,7 +265,7 @@ def share_of_best(world: World) -> tuple[float, float, tuple[int, int]]:
 
 
 def main() -> int:
-    print("| load | best fixed setting | eager, of it | without waiting or sharing out |\n| --- | --- | ---: | ---: |")
+    print("| load | best fixed setting | eager, of it | without waiting |\n| --- | --- | ---: | ---: |")
     for connections, streams in LOADS:
         eager, once, (rows, delay_us) = share_of_best(World(connections, streams))
         print(f"| {connections}x{streams} | batch {rows}, delay {delay_us} us | {eager:.2f} | {once:.2f} |", flush=True)

@@ -109,7 +109,7 @@ class Batching(_Section):
 
     linger: bool = True
     """With `max_delay` 0: wait for up to half of a run's fixed cost for callers who ask again, where they have
-    done so before, and share a burst out among idle executors."""
+    done so before."""
 
     instances: Annotated[int | Literal["auto"], _int_or_auto(1, MAX_INSTANCES)] = "auto"
     """Runs of this version at once in one worker."""

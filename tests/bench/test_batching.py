@@ -72,11 +72,6 @@ def test_in_the_twin_eager_comes_near_the_best_fixed_setting_and_once_did_not(
     assert twin.Simulation(world, twin.Fixed(256, 0)).run() < 0.85 * best
 
 
-def test_in_the_twin_one_connections_burst_is_shared_out() -> None:
-    world = twin.World(1, 128)
-    assert twin.Simulation(world, twin.Eager()).run() > 1.5 * twin.Simulation(world, twin.Fixed(256, 0)).run()
-
-
 @given(st.lists(st.tuples(st.sampled_from(["arrived", "answered", "hold"]), st.integers(1, 20), st.integers(0, 500))))
 @settings(max_examples=50, deadline=None)
 def test_the_twins_rule_is_the_slow_twin_of_the_native_one(steps: list[tuple[str, int, int]]) -> None:

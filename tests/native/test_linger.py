@@ -168,40 +168,6 @@ def test_two_executors_share_out_those_who_come_back_and_the_first_waits_for_its
         assert [batch.n_rows for batch in plane.batches] == [4, 4]
 
 
-@pytest.mark.parametrize(("row_us", "expected"), [(1, [8]), (600, [4, 4])])
-def test_a_burst_is_shared_out_among_idle_executors_where_that_saves_more_than_another_run_costs(row_us, expected):
-    with Harness() as plane:
-        lane = plane.lane(Model(), max_batch_size=64, instances=2)
-        teach(lane, row_us=row_us)
-        for i in range(8):
-            plane.send(float(i))
-        plane.turn()
-        assert [batch.n_rows for batch in plane.batches] == expected
-        plane.finish_all()
-
-
-def test_sharing_out_cuts_no_request_in_two():
-    with Harness() as plane:
-        lane = plane.lane(Model(), max_batch_size=64, instances=2)
-        teach(lane, row_us=600)
-        plane.send([float(row) for row in range(7)])
-        plane.send(7.0)
-        plane.turn()
-        assert [batch.n_rows for batch in plane.batches] == [7, 1]
-        plane.finish_all()
-
-
-def test_what_runs_on_the_loop_is_not_shared_out_since_nothing_runs_beside_it():
-    model = Model()
-    with Harness() as plane:
-        lane = plane.lane(model, max_batch_size=64, instances=2, inline_below_us=100_000)
-        teach(lane, row_us=600)
-        for i in range(8):
-            plane.send(float(i))
-        plane.turn()
-        assert [len(run) for run in model.runs] == [8]
-
-
 def test_a_model_that_is_cheap_to_run_holds_nobody():
     with learnt() as (plane, lane, _):
         for _ in range(400):

@@ -269,7 +269,6 @@ class SlowLane:
     def _form(self, now_us: int, reason: str) -> SlowBatch | None:
         batch = SlowBatch([], reason)
         nbytes = 0
-        share = self._share_rows()
         for request in list(self.queue):
             if request.deadline_us:
                 needed_us = int(self.cost.predict_us(request.left) * self.cost.trust)
@@ -295,17 +294,7 @@ class SlowLane:
             if batch.n_rows >= self.cap:
                 batch.reason = "full"
                 return batch
-            if batch.n_rows >= share:
-                return batch
         return batch if batch.members else None
-
-    def _share_rows(self) -> int:
-        n_idle = self.instances - len(self.running)
-        share = -(-self.queued_rows // n_idle)
-        saved_us = self.cost.predict_us(self.queued_rows) - self.cost.predict_us(share)
-        is_worth_it = saved_us > 1.01 * self.cost.predict_us(0) and n_idle > 1
-        is_eager = self.lingers and not self.max_delay_us and not self.is_variable
-        return share if is_worth_it and is_eager else self.cap
 
     def _settle(self, request: SlowRequest, outcome: int | str) -> None:
         if request.outcome is not None:

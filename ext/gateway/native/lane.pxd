@@ -107,7 +107,6 @@ cdef class Lane(Holder):
     cdef void _count_running(self, int by) noexcept
     cdef Release _decide(self, int64_t now_us, int64_t* wake_us) noexcept
     cdef Batch _form(self, int64_t now_us, Release reason)
-    cdef int64_t _share_rows(self) noexcept
     cdef Batch _released(self, Batch batch, Release reason)
     cdef int _perform_inline(self, Batch batch) except -1
     cdef int64_t _joinable_rows(self) noexcept

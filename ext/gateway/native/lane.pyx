@@ -328,7 +328,7 @@ cdef class Lane(Holder):
         cdef Batch batch = None
         cdef Request head = None, request
         cdef void* following
-        cdef int64_t room, take, share = self._share_rows()
+        cdef int64_t room, take
         cdef int level, scanned = 0
         cdef double needed_us
         for level in range(self.n_priorities):
@@ -371,24 +371,7 @@ cdef class Lane(Holder):
                 request.n_rows_taken += take
                 if batch.n_rows >= self.max_batch_size or request.nbytes > self.alone_bytes:      # no batch dimension: one is a full batch
                     return self._released(batch, RELEASE_FULL)
-                if batch.n_rows >= share:
-                    return self._released(batch, reason)
         return self._released(batch, reason) if batch is not None else None
-
-    cdef int64_t _share_rows(self) noexcept:
-        """Of what is queued: all for one executor, or as much for each idle one where that saves more time than another run costs."""
-        cdef int idle = self.instances - self.n_running
-        cdef int64_t share
-        cdef double alone_us
-        if idle < 2 or not self.lingers or self.signature.is_variable:
-            return self.max_batch_size
-        share = (self.queued_rows + idle - 1) // idle
-        alone_us = predict_us(&self.cost, <double>share)
-        if alone_us < self.inline_below_us:                   # on the loop nothing runs beside it
-            return self.max_batch_size
-        if predict_us(&self.cost, <double>self.queued_rows) - alone_us <= 1.01 * predict_us(&self.cost, 0):     # a tie is no gain
-            return self.max_batch_size
-        return share
 
     cdef Batch _released(self, Batch batch, Release reason):
         batch.reason = reason
