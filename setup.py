@@ -33,9 +33,10 @@ VARIANT = "coverage" if COVERAGE else "debug" if DEBUG or SANITIZE else "release
 BUILD = Path("build", VARIANT)
 
 COMPILE = ["-O2" if VARIANT == "release" else "-O1", "-g", "-Wall", "-Wextra"]
-# What generated C cannot satisfy: slots with arguments that they ignore, tables filled to the first null, METH_* casts, helpers that a
-# module turns out not to need.
-COMPILE += ["-Wno-unused-parameter", "-Wno-missing-field-initializers", "-Wno-cast-function-type", "-Wno-unused-function"]
+# What generated C cannot satisfy: slots with arguments that they ignore, tables filled to the first null, METH_* casts,
+# helpers that a module turns out not to need.
+COMPILE += ["-Wno-unused-parameter", "-Wno-missing-field-initializers", "-Wno-cast-function-type"]
+COMPILE += ["-Wno-unused-function"]
 LINK: list[str] = []
 MACROS: list[tuple[str, str | None]] = [("GATEWAY_DEBUG", "1")] if DEBUG else [("CYTHON_WITHOUT_ASSERTIONS", "1")]
 if COVERAGE:
