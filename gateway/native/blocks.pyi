@@ -1,10 +1,13 @@
 """Stubs: gateway.native.blocks."""
 
+from typing import final
+
+@final
 class Loan:
     n: int
     content: bytes
     address: int
-    def __init__(self, n: int) -> None: ...
+    def __new__(cls, n: int) -> Loan: ...
     def fill(self, value: int) -> None: ...
 
 def trim() -> None: ...

@@ -89,7 +89,8 @@ def test_it_comes_to_its_end_when_the_store_fails_at_every_call_before_or_after_
     carried.start()
     call, failed = 1, 0
     for turn in range(600):
-        if carried.record().stage == "promoted":
+        stage = carried.record().stage
+        if stage == "promoted":
             break
         mortal = carried.mortal
         mortal.calls, mortal.dies_at, mortal.after, mortal.fails = 0, call, turn % 2 == 1, True
@@ -100,7 +101,8 @@ def test_it_comes_to_its_end_when_the_store_fails_at_every_call_before_or_after_
         carried.report()
         carried.check()
         failed += happened
-        call = call + turn % 2 if happened else 1
+        went_on = carried.record().stage != stage  # some of what fails holds nothing up, and each stage has all its calls
+        call = call + turn % 2 if happened and not went_on else 1
     assert carried.record().stage == "promoted"
     assert failed > 30
     carried.check(again=True)

@@ -97,6 +97,7 @@ def test_every_file_is_kept_for_reflection_under_its_name() -> None:
         "model_config.proto",
         "reflection.proto",
         "reflection_alpha.proto",
+        "shared_memory.proto",
     }
 
 
