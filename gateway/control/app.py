@@ -38,7 +38,7 @@ def create_app(plane: Plane) -> FastAPI:
         version=package_version("gateway"),
         description="What operators and their tools ask. Models are served on the other ports.",
         redoc_url=None,
-        strict_content_type=False,  # what comes without a Content-Type is read as JSON
+        strict_content_type=True,  # any web page may send this machine a body without one
     )
     app.state.plane = plane
     problems.install(app)

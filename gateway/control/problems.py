@@ -73,7 +73,7 @@ def install(app: FastAPI) -> None:
     async def on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         faults = request_faults(error.errors(), error.body)
         if isinstance(error.body, bytes):  # not read as JSON, whatever it is: a form of any web page could be sent here
-            sent = request.headers.get("content-type", "none")
+            sent = request.headers.get("content-type") or "none"
             faults = [("Content-Type", f"got {sent}, expected application/json")]
         return JSONResponse(body("; ".join(f"{field}: {message}" for field, message in faults), faults), 422)
 

@@ -71,10 +71,10 @@ async def control(folder: Path, totals: Callable[[], Totals] | None = None) -> A
 
 
 def ask(port: int, path: str, method: str = "GET", body: str = "", **headers: str) -> tuple[int, str, str]:
-    """Status, content type, body."""
+    """Status, content type, body; sent as JSON, unless `headers` say otherwise."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
-        connection.request(method, path, body or None, headers)
+        connection.request(method, path, body or None, {"Content-Type": "application/json"} | headers)
         answer = connection.getresponse()
         return answer.status, answer.getheader("content-type") or "", answer.read().decode()
     finally:
@@ -157,13 +157,16 @@ async def test_a_refusal_says_what_is_wrong_in_one_shape(
     assert isinstance(json.loads(answer)["faults"], list)
 
 
-async def test_what_curl_sends_without_a_header_is_told_which_header_it_needs(tmp_path: Path) -> None:
-    form = {"Content-Type": "application/x-www-form-urlencoded"}
+@pytest.mark.parametrize("sent", ["application/x-www-form-urlencoded", "text/plain", ""])
+async def test_what_curl_or_a_web_page_sends_without_the_header_is_told_which_one_it_needs(
+    tmp_path: Path, sent: str
+) -> None:
     async with control(tmp_path) as port:
         await asyncio.to_thread(eventually, lambda: ask(port, "/v1/models")[0] == 200, "the store")
         body = '{"route": {"versions": {"1": 100}}}'
+        form = {"Content-Type": sent}
         status, _, answer = await asyncio.to_thread(lambda: ask(port, "/v1/routes/m", "PUT", body, **form))
-    expected = "Content-Type: got application/x-www-form-urlencoded, expected application/json"
+    expected = f"Content-Type: got {sent or 'none'}, expected application/json"
     assert (status, json.loads(answer)["error"]) == (422, expected)
 
 
