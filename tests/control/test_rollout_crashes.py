@@ -101,7 +101,9 @@ def test_it_comes_to_its_end_when_the_store_fails_at_every_call_before_or_after_
         carried.report()
         carried.check()
         failed += happened
-        went_on = carried.record().stage != stage  # some of what fails holds nothing up, and each stage has all its calls
+        went_on = (
+            carried.record().stage != stage
+        )  # some of what fails holds nothing up, and each stage has all its calls
         call = call + turn % 2 if happened and not went_on else 1
     assert carried.record().stage == "promoted"
     assert failed > 30
