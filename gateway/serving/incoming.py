@@ -7,6 +7,7 @@ IDLE ──▶ HEAD ──▶ BODY ──▶ IDLE       DISCARD: the last answer
 from __future__ import annotations
 
 import enum
+from abc import ABC, abstractmethod
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,7 @@ class Phase(enum.IntEnum):
 _IDLE, _HEAD, _BODY, _DIRECT, _DISCARD = Phase
 
 
-class Incoming:
+class Incoming(ABC):
     """Half of a connection: the other, Http1, feeds it, and answers what is complete or refused."""
 
     def __init__(self, front: Front) -> None:
@@ -75,16 +76,17 @@ class Incoming:
         self._request: Request | None = None
         self._is_upgrade = False
 
+    @abstractmethod
     def on_answered(self, request: Request) -> None:
-        raise NotImplementedError
+        """It has its answer."""
 
+    @abstractmethod
     def _complete(self) -> None:
         """The message is all here."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _end_with(self, request: Request) -> None:
         """Nothing is read behind it."""
-        raise NotImplementedError
 
     # --- the parser
 

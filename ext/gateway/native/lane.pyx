@@ -244,8 +244,8 @@ cdef class Lane(Holder):
                     self.mark_pending()
                 return 0
             try:
-                if self.is_background and batch.nbytes < IN_PLACE_MIN_BYTES and not batch.has_part():
-                    batch.prepare()
+                if self.is_background and self.on_left is None and batch.nbytes < IN_PLACE_MIN_BYTES and not batch.has_part():
+                    batch.prepare()                           # one that runs elsewhere is gathered into its message
                 self.submit(batch)
             except BaseException as error:                    # no executor: nobody else will ever answer these
                 batch.results = [(INTERNAL, f"{self.signature.describe()} could not be scheduled")] * batch.n_members
